@@ -1,0 +1,1 @@
+"""The benchmark suite: run from a checkout, never installed with the wheel."""
