@@ -1,0 +1,38 @@
+"""SMD Hooks: how fast each scale-invariant layer turns, and how fast it should.
+
+Importing this package registers the hooks with MMEngine where MMEngine is in use. The
+command line and plain PyTorch loops never import it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "StepProbe": "measure",
+    "SMDHook": "hooks",
+    "EquilibriumRescaleHook": "hooks",
+    "load_runs": "analysis",
+}
+__all__ = ["EquilibriumRescaleHook", "SMDHook", "StepProbe", "load_runs"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'smd_hooks' has no attribute {name!r}")
+    _register()
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def _register() -> None:
+    if find_spec("mmengine") is not None:
+        importlib.import_module(f"{__name__}.hooks")
+
+
+if "mmengine" in sys.modules:  # we were named in a config's custom_imports
+    _register()

@@ -1,0 +1,7 @@
+"""From records to a table: find runs, score them, show them. pandas, no torch."""
+
+from .agreement import predict, score
+from .runs import Run, load_runs
+from .table import result_table, write_table
+
+__all__ = ["Run", "load_runs", "predict", "result_table", "score", "write_table"]

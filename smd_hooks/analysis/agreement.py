@@ -1,0 +1,246 @@
+"""How well measured angles agree with theory, per sample, per weight, per run.
+
+Two scores that mean different things: ``angle_ratio`` (Δ/Δ*) compares with the a-priori
+equilibrium, which knows hyperparameters only; ``trajectory_error`` compares with a law
+that is fed with measured gradient moments, and so tests whether scale invariance, rule
+and measurement are consistent with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..theory import (
+    NoPrediction,
+    UpdateRule,
+    driving_moment,
+    equilibrium_angle,
+    equilibrium_norm,
+    relaxation_time,
+    second_moment_trajectory,
+)
+
+WINDOW = 25
+"""Samples in a window, at least: theory fixes means of squares, single steps scatter."""
+WINDOW_TIMES = 0.2
+"""Length of a window in relaxation times, where that is longer."""
+STEPS_AFTER_A_CHANGE = 5
+"""Not scored: the momentum buffer still holds the old learning rate's steps."""
+STAGE_CHANGE = 1.2
+"""Ratio of successive learning rates beyond which a new stage begins."""
+BAND = 0.05
+"""Half width of "in equilibrium", relative."""
+RELAXED = 4.4
+"""Relaxation times after which a ÷10 drop should be within 5 % of equilibrium."""
+
+_equilibrium_angle = lru_cache(maxsize=4096)(equilibrium_angle)
+
+
+def predict(samples: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
+    """Put the predictions beside every sample of a scale-invariant weight.
+
+    Args:
+        samples: Rows as in :data:`smd_hooks.records.schema.SAMPLES`.
+        weights: One row per weight, as ``run.json`` has them.
+
+    Returns:
+        The samples of scale-invariant weights with a known update rule, sorted by
+        weight and step, and per row: ``parameter``, ``stage`` (0, 1, … between jumps of
+        the learning rate), ``equilibrium_angle`` (Δ*, radians; NaN without decay),
+        ``angle_ratio`` (RMS of Δ/Δ* over a window around the sample: a fifth of a
+        relaxation time, 25 samples at least, within the stage), ``trajectory_angle``
+        and ``measured_angle`` (RMS over the same window, radians), ``trajectory_error``
+        (|log| of measured over trajectory, RMS over 25 samples; NaN in the first steps
+        of a stage) and ``driving_moment`` (mean of h̃ over 25 samples).
+    """
+    frames = []
+    for index, weight in _predictable(weights):
+        frame = samples[samples["weight"] == index].sort_values("step")
+        if len(frame):
+            rule = UpdateRule.from_config(weight["rule"])
+            frames.append(_predict_one(frame, rule).assign(parameter=weight["parameter"]))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _predictable(weights: pd.DataFrame) -> list[tuple[int, Mapping[str, Any]]]:
+    rows = weights.to_dict("records")
+    return [
+        (i, row)
+        for i, row in enumerate(rows)
+        if row.get("scale_invariant") is True and isinstance(row.get("rule"), dict)
+    ]
+
+
+def _predict_one(frame: pd.DataFrame, rule: UpdateRule) -> pd.DataFrame:
+    frame = frame.reset_index(drop=True)
+    lr = frame["lr"].to_numpy()
+    jump = np.abs(np.diff(np.log(np.maximum(lr, 1e-300)), prepend=np.log(max(lr[0], 1e-300))))
+    frame["stage"] = (jump > np.log(STAGE_CHANGE)).cumsum()
+    frame["equilibrium_angle"] = [
+        _equilibrium_angle(rule.at(a, b)) if a > 0 and b > 0 else np.nan
+        for a, b in zip(lr, frame["weight_decay"], strict=True)
+    ]
+    r2 = frame["weight_norm"].astype(float) ** 2
+    gradient = _window_mean(frame["gradient_norm"].astype(float) ** 2 * r2)
+    alignment = _window_mean(frame["gradient_momentum_dot"].astype(float) * r2)
+    frame["driving_moment"] = driving_moment(rule, gradient, alignment)
+    law = second_moment_trajectory(
+        rule,
+        frame["step"].to_numpy(),
+        lr[:, None],
+        frame["weight_decay"].to_numpy()[:, None],
+        gradient.to_numpy()[:, None],
+        alignment.to_numpy()[:, None],
+        frame["weight_norm"].to_numpy(float)[:1],
+        frame["rescale"].to_numpy()[:, None],
+        from_first_step=bool(frame["step"].iloc[0] == 0),
+    )
+    frame["law"] = law.angular_update[:, 0]
+    smoothed = [_smooth(stage, rule) for _, stage in frame.groupby("stage")]
+    frame = frame.drop(columns="law").join(pd.concat(smoothed))
+    first = frame.groupby("stage")["step"].transform("first")
+    scored = frame["step"] - first >= STEPS_AFTER_A_CHANGE
+    frame["trajectory_error"] = frame["trajectory_error"].where(scored)
+    return frame
+
+
+def _smooth(stage: pd.DataFrame, rule: UpdateRule) -> pd.DataFrame:
+    """Root mean squares within a stage, around each sample."""
+    samples = WINDOW
+    try:
+        middle = stage.iloc[len(stage) // 2]
+        tau = relaxation_time(rule.at(float(middle["lr"]), float(middle["weight_decay"])))
+        interval = max(1.0, float(stage["step"].diff().median())) if len(stage) > 1 else 1.0
+        samples = max(WINDOW, round(WINDOW_TIMES * tau / interval))
+    except NoPrediction:
+        pass
+    angle = stage["angular_update"].astype(float)
+    columns = {
+        "measured_angle": angle,
+        "angle_ratio": angle / stage["equilibrium_angle"],
+        "trajectory_angle": stage["law"],
+    }
+    squares = pd.DataFrame(columns) ** 2
+    smooth = np.sqrt(squares.rolling(samples, min_periods=1, center=True).mean())
+    short = squares.rolling(WINDOW, min_periods=1, center=True).mean()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.abs(np.log(short["measured_angle"] / short["trajectory_angle"])) / 2
+    return smooth.assign(trajectory_error=error.where(np.isfinite(error)))
+
+
+def _window_mean(values: pd.Series) -> pd.Series:
+    return values.rolling(WINDOW, min_periods=1, center=True).mean()
+
+
+def score(predicted: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
+    """Score each weight at the end of its run.
+
+    The last window is the last fifth of a relaxation time, 25 samples at least, and
+    never reaches back beyond the last jump of the learning rate.
+
+    Args:
+        predicted: What :func:`predict` returned.
+        weights: One row per weight, as ``run.json`` has them.
+
+    Returns:
+        One row per parameter: ``angle_ratio`` (RMS of Δ/Δ* in the last window),
+        ``trajectory_error`` (median over the run), ``norm_ratio`` (mean r/r* in the
+        last window) and ``elapsed`` (relaxation times since the last jump).
+    """
+    rows = []
+    for index, weight in _predictable(weights) if len(predicted) else []:
+        frame = predicted[predicted["weight"] == index]
+        if not len(frame):
+            continue
+        last = frame[frame["stage"] == frame["stage"].iloc[-1]]
+        rows.append(
+            {
+                "parameter": weight["parameter"],
+                "trajectory_error": frame["trajectory_error"].median(),
+                **_score_end(last, UpdateRule.from_config(weight["rule"])),
+            }
+        )
+    columns = ["parameter", "angle_ratio", "trajectory_error", "norm_ratio", "elapsed"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _score_end(stage: pd.DataFrame, rule: UpdateRule) -> dict[str, float]:
+    end = stage.iloc[-1]
+    rule = rule.at(float(end["lr"]), float(end["weight_decay"]))
+    try:
+        tau = relaxation_time(rule)
+    except NoPrediction:
+        return {}
+    begin = min(end["step"] - WINDOW_TIMES * tau, stage["step"].iloc[-min(WINDOW, len(stage))])
+    window = stage[stage["step"] >= begin]
+    ratio = window["angular_update"].astype(float) / window["equilibrium_angle"]
+    result = {
+        "angle_ratio": float(np.sqrt((ratio**2).mean())),
+        "elapsed": float((end["step"] - stage["step"].iloc[0]) / tau),
+    }
+    try:
+        radius = equilibrium_norm(rule, float(window["driving_moment"].mean()))
+        result["norm_ratio"] = float(window["weight_norm"].mean() / radius)
+    except NoPrediction:
+        pass
+    return result
+
+
+def summarize(scores: pd.DataFrame, weights: pd.DataFrame, measured: bool) -> dict[str, Any]:
+    """Put a run's scores into the table's agreement columns.
+
+    Args:
+        scores: What :func:`score` returned; empty where nothing could be predicted.
+        weights: One row per weight, as ``run.json`` has them.
+        measured: Whether the run has records at all.
+
+    Returns:
+        ``si_params``, ``angle_ratio`` with its percentiles, ``in_equilibrium`` (share of
+        weights within 5 % of Δ*), ``trajectory_error``, ``norm_ratio``, ``verdict``.
+    """
+    result: dict[str, Any] = {"verdict": _verdict(scores, weights, measured)}
+    if measured and "scale_invariant" in weights:
+        matrices = weights[[len(shape) >= 2 for shape in weights["shape"]]]
+        invariant = sum(v is True for v in matrices["scale_invariant"])
+        result["si_params"] = f"{invariant}/{len(matrices)}"
+    ratios = scores["angle_ratio"].dropna() if len(scores) else pd.Series(dtype=float)
+    if len(ratios):
+        result |= {
+            "angle_ratio": ratios.median(),
+            "angle_ratio_p05": ratios.quantile(0.05),
+            "angle_ratio_p95": ratios.quantile(0.95),
+            "in_equilibrium": float(((ratios - 1).abs() <= BAND).mean()),
+        }
+    if len(scores):
+        result["trajectory_error"] = scores["trajectory_error"].median()
+        result["norm_ratio"] = scores["norm_ratio"].median()
+    return result
+
+
+def _verdict(scores: pd.DataFrame, weights: pd.DataFrame, measured: bool) -> str:
+    if not measured:
+        return "not measured"
+    if "scale_invariant" not in weights:
+        return "too short: no verdict on scale invariance yet"
+    invariant = weights[[v is True for v in weights["scale_invariant"]]]
+    if not len(invariant):
+        matrices = weights[[len(shape) >= 2 for shape in weights["shape"]]]
+        return f"nothing is scale-invariant: {matrices['reason'].mode().iloc[0]}"
+    reasons = [r for r in invariant["no_prediction"] if r]
+    if reasons:
+        return reasons[0]
+    ratios = scores["angle_ratio"].dropna() if len(scores) else pd.Series(dtype=float)
+    if not len(ratios):
+        return "not applicable: no weight decay, so no equilibrium"
+    ratio, elapsed = ratios.median(), scores["elapsed"].median()
+    if abs(ratio - 1) <= BAND:
+        return "in equilibrium"
+    side = "above" if ratio > 1 else "below"
+    if elapsed < RELAXED:
+        return f"{side} equilibrium: {elapsed:.1f} relaxation times since the last lr change"
+    return f"{side} equilibrium by {abs(ratio - 1):.0%}"

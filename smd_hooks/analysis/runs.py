@@ -1,0 +1,194 @@
+"""Finds runs below folders and stitches each one's launches together.
+
+A run is a work dir of any MMEngine project; every launch or resume made a folder
+``<timestamp>/`` in it. Nothing in a run folder is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..records import Launch, RunState, read_launch, read_state
+from . import agreement
+from .config_literals import read_config
+from .scalars import Scalars, read_scalars
+
+_TIMESTAMP = re.compile(r"\d{8}_\d{6}$")
+
+
+@dataclass
+class Run:
+    """One run: its launches in order, its config, and what it logged.
+
+    Attributes:
+        name: Path of the work dir, relative to the folder that was searched.
+        folder: The work dir.
+        launches: Records of each launch, oldest first; empty where none were kept.
+        config: The newest dumped config, as literals.
+        scalars: What was logged; later launches win.
+        state: What the newest launch said of itself; None for foreign runs.
+        gpus: Number of processes, where the records or the log tell.
+    """
+
+    name: str
+    folder: Path
+    launches: list[Launch] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    scalars: Scalars = field(default_factory=Scalars)
+    state: RunState | None = None
+    gpus: int = 1
+
+    @property
+    def measured(self) -> bool:
+        """Whether the hook ran in any launch."""
+        return any(launch.run for launch in self.launches)
+
+    @property
+    def weights(self) -> pd.DataFrame:
+        """One row per weight of the newest launch with records that has verdicts."""
+        described = [launch.weights for launch in self.launches if launch.run]
+        decided = [w for w in described if "scale_invariant" in w]
+        return (decided or described or [pd.DataFrame()])[-1]
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """All launches' samples: each launch supersedes what lies at or after its start."""
+        kept: list[pd.DataFrame] = []
+        for launch in self.launches:
+            if len(launch.samples):
+                start = launch.run.get("first_step", 0)
+                kept = [frame[frame["step"] < start] for frame in kept]
+                kept.append(launch.samples)
+        return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+
+    @cached_property
+    def predicted(self) -> pd.DataFrame:
+        """Samples of scale-invariant weights beside their predictions."""
+        if not len(self.samples) or "scale_invariant" not in self.weights:
+            return pd.DataFrame()
+        return agreement.predict(self.samples, self.weights)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row of agreement per scale-invariant weight."""
+        return agreement.score(self.predicted, self.weights)
+
+    @property
+    def iterations(self) -> int:
+        """Training iterations done."""
+        return max(self.state.iteration if self.state else 0, self.scalars.iteration)
+
+    @property
+    def status(self) -> str:
+        """finished, running, dead or failed; ``unfinished`` where nobody says."""
+        if self.state is not None:
+            return "dead" if self.state.is_dead else self.state.status
+        loop = self.config.get("train_cfg") or {}
+        epochs, iterations = loop.get("max_epochs"), loop.get("max_iters")
+        if iterations:
+            done = self.scalars.iteration >= iterations
+            checkpoint = f"iter_{iterations}.pth"
+        else:
+            done = epochs is not None and self.scalars.validated_at >= epochs
+            checkpoint = f"epoch_{epochs}.pth"
+        return "finished" if done or (self.folder / checkpoint).exists() else "unfinished"
+
+
+def load_runs(*folders: str | os.PathLike[str]) -> list[Run]:
+    """Read every run below the given folders.
+
+    Files that are broken or of another make are named in a warning and left out.
+
+    Raises:
+        FileNotFoundError: A folder does not exist.
+    """
+    runs = []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is no folder")
+        for work_dir in sorted(_work_dirs(folder)):
+            relative = work_dir.relative_to(folder).as_posix()
+            runs.append(_load_run(work_dir, work_dir.name if relative == "." else relative))
+    return runs
+
+
+def _work_dirs(folder: Path) -> Iterator[Path]:
+    for path, subfolders, _ in os.walk(folder):
+        launches = [name for name in subfolders if _TIMESTAMP.match(name)]
+        if any(_is_launch(Path(path) / name) for name in launches):
+            yield Path(path)
+        subfolders[:] = [name for name in subfolders if name not in launches]
+
+
+def _is_launch(folder: Path) -> bool:
+    return (
+        (folder / "smd").is_dir()
+        or (folder / "vis_data").is_dir()
+        or (folder / f"{folder.name}.log").is_file()
+    )
+
+
+def _load_run(work_dir: Path, name: str) -> Run:
+    run = Run(name, work_dir)
+    folders = sorted(
+        p for p in work_dir.iterdir() if _TIMESTAMP.match(p.name) and p.is_dir() and _is_launch(p)
+    )
+    for folder in folders:
+        launch = read_launch(folder)
+        if launch.run:
+            run.launches.append(launch)
+            run.gpus = int(launch.run.get("world_size", 1))
+        else:
+            run.gpus = _gpus_in_log(folder) or run.gpus
+        _read_scalars_into(run, folder / "vis_data" / "scalars.json")
+        run.state = read_state(folder) or run.state
+    for path in (*(f / "vis_data" / "config.py" for f in reversed(folders)), *_dumps(work_dir)):
+        if path.is_file():
+            try:
+                run.config = read_config(path)
+                break
+            except (OSError, SyntaxError, ValueError) as error:
+                warnings.warn(f"{path}: left out, not readable ({error})", stacklevel=2)
+    return run
+
+
+def _dumps(work_dir: Path) -> list[Path]:
+    return sorted(work_dir.glob("*.py"))
+
+
+def _read_scalars_into(run: Run, path: Path) -> None:
+    if not path.is_file():
+        return
+    try:
+        new = read_scalars(path)
+    except (OSError, UnicodeDecodeError) as error:
+        warnings.warn(f"{path}: left out, not readable ({error})", stacklevel=2)
+        return
+    if new.broken_lines:
+        warnings.warn(f"{path}: {new.broken_lines} lines are no JSON, left out", stacklevel=2)
+    new.metrics = {**run.scalars.metrics, **new.metrics}
+    new.iteration = new.iteration or run.scalars.iteration
+    new.epoch = new.epoch or run.scalars.epoch
+    new.validated_at = new.validated_at or run.scalars.validated_at
+    new.peak_lr = new.peak_lr or run.scalars.peak_lr
+    run.scalars = new
+
+
+def _gpus_in_log(folder: Path) -> int | None:
+    """MMEngine logs the number of processes in its report of the environment."""
+    try:
+        with open(folder / f"{folder.name}.log", encoding="utf-8", errors="replace") as log:
+            head = log.read(20_000)
+    except OSError:
+        return None
+    match = re.search(r"GPU number: (\d+)", head)
+    return int(match.group(1)) if match else None

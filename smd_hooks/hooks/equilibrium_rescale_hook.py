@@ -1,0 +1,128 @@
+"""Keeps scale-invariant weights in equilibrium across learning-rate changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ..measure.invariance import ScaleInvarianceObserver
+from ..measure.probe import RESCALE_KEY
+from ..theory import NoPrediction, UpdateRule, rescale_factor
+from .runner_access import single_optimizer, unwrapped_model
+
+WORTH_A_LOG_LINE = 0.05
+
+
+@HOOKS.register_module()
+class EquilibriumRescaleHook(Hook):
+    """Multiplies scale-invariant weights by k^(−1/4) when the learning rate becomes 1/k.
+
+    After a drop the old norm is too large for the new rate, and layers turn √k times
+    too slowly for several relaxation times. The new equilibrium norm is known, so the
+    hook puts the weights on it at once. The function the network computes in train
+    mode does not change. Momentum buffers are multiplied by the inverse factor, because
+    gradients grow as 1/‖w‖, and the running statistics of the norm behind a bias-free
+    weight follow it, so that eval mode does not change either.
+
+    It needs ``torch.optim.SGD`` and finds the scale-invariant weights itself, in the
+    first 8 training steps; a change of the learning rate before that is not followed.
+
+    Example::
+
+        custom_imports = dict(imports=['smd_hooks'])
+        custom_hooks = [dict(type='SMDHook', interval=50),
+                        dict(type='EquilibriumRescaleHook')]
+
+    Raises:
+        RuntimeError: At the start of training, if the optimizer is not an SGD.
+
+    Source: Wan et al., *Spherical Motion Dynamics*, §4; momentum and running statistics
+    derived.
+    """
+
+    def __init__(self) -> None:
+        self._observer: ScaleInvarianceObserver | None = None
+        self._weights: dict[str, tuple[str, ...]] = {}
+        self._lr: dict[str, float] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin to look for the scale-invariant weights."""
+        optimizer = single_optimizer(runner, "EquilibriumRescaleHook")
+        try:
+            for group in optimizer.param_groups:
+                UpdateRule.from_optimizer(optimizer, group)
+        except NoPrediction as reason:
+            raise RuntimeError(f"EquilibriumRescaleHook: {reason}") from None
+        self._observer = ScaleInvarianceObserver(unwrapped_model(runner), optimizer)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Follow the learning rate that the coming step will use."""
+        if self._observer is not None:
+            if not self._observer.done:
+                return
+            self._observer.detach()
+            self._weights = {
+                v.parameter: v.norms for v in self._observer.verdicts() if v.scale_invariant
+            }
+            self._observer = None
+        self._follow(runner)
+
+    @torch.no_grad()
+    def _follow(self, runner: Runner) -> None:
+        optimizer = single_optimizer(runner, "EquilibriumRescaleHook")
+        model = unwrapped_model(runner)
+        parameters = dict(model.named_parameters())
+        names = {id(parameters[name]): name for name in self._weights}
+        moved = []
+        for group in optimizer.param_groups:
+            lr = float(group["lr"])
+            for parameter in group["params"]:
+                name = names.get(id(parameter))
+                if name is None or lr <= 0 or group["weight_decay"] <= 0:
+                    continue
+                k = self._lr.get(name, lr) / lr
+                self._lr[name] = lr
+                if k != 1:
+                    factor = rescale_factor(UpdateRule.from_optimizer(optimizer, group), k)
+                    rescale_weight(parameter, optimizer.state[parameter], factor)
+                    rescale_statistics(model, name, self._weights[name], factor)
+                    moved.append((name, factor))
+        if moved and abs(moved[0][1] - 1) > WORTH_A_LOG_LINE:
+            runner.logger.info(
+                f"EquilibriumRescaleHook: iteration {runner.iter}, "
+                f"{len(moved)} scale-invariant weights × {moved[0][1]:.3f}"
+            )
+
+
+def rescale_weight(weight: Tensor, state: dict[str, Any], factor: float) -> None:
+    """Multiply a weight in place, and its SGD momentum buffer by the inverse.
+
+    The product of all factors is kept in the optimizer's state, where the probe (and,
+    through checkpoints, a resumed run) finds it.
+    """
+    weight.mul_(factor)
+    if torch.is_tensor(state.get("momentum_buffer")):
+        state["momentum_buffer"].div_(factor)
+    state[RESCALE_KEY] = float(state.get(RESCALE_KEY, 1.0)) * factor
+
+
+def rescale_statistics(
+    model: nn.Module, parameter: str, norms: tuple[str, ...], factor: float
+) -> None:
+    """Let the running mean and variance behind a bias-free weight follow its factor.
+
+    With a bias the mean is not proportional to the weight; it is left to catch up.
+    """
+    owner = model.get_submodule(parameter.rpartition(".")[0])
+    if getattr(owner, "bias", None) is not None:
+        return
+    for name in norms:
+        buffers = dict(model.get_submodule(name).named_buffers(recurse=False))
+        if "running_mean" in buffers:
+            buffers["running_mean"].mul_(factor)
+            buffers["running_var"].mul_(factor**2)

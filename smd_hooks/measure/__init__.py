@@ -1,0 +1,14 @@
+"""What a network really does at each optimizer step. torch only, no MMEngine."""
+
+from .geometry import angle_of_step, radial_statistic, step_statistics
+from .invariance import ScaleInvarianceObserver, Verdict
+from .probe import StepProbe
+
+__all__ = [
+    "ScaleInvarianceObserver",
+    "StepProbe",
+    "Verdict",
+    "angle_of_step",
+    "radial_statistic",
+    "step_statistics",
+]
