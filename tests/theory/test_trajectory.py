@@ -118,7 +118,8 @@ def test_control_the_law_of_another_rule_fails() -> None:
     assert np.median(np.abs(np.log(law.angular_update[300:, 0] / walk.angle[300:]))) > 0.05
     gradient, alignment = walk.gradient[-300:].mean(), walk.alignment[-300:].mean()
     right, off = (
-        walk.norm[-300:].mean() / equilibrium_norm(rule, float(driving_moment(r, gradient, alignment)))
+        walk.norm[-300:].mean()
+        / equilibrium_norm(rule, float(driving_moment(r, gradient, alignment)))
         for r in (rule, wrong)
     )
     assert right == pytest.approx(1, abs=0.005)
@@ -196,9 +197,7 @@ def test_the_a_priori_curve_stays_at_one_when_rescaled() -> None:
     rates = np.repeat([0.1, 0.01], 100)
     scale = np.repeat([1.0, 10**-0.25], 100)
     rule = UpdateRule(0.1, 0.005, 0.9)
-    assert np.allclose(
-        relaxation_ratio(rule, np.arange(200), rates, np.full(200, 0.005), scale), 1
-    )
+    assert np.allclose(relaxation_ratio(rule, np.arange(200), rates, np.full(200, 0.005), scale), 1)
 
 
 def test_the_a_priori_curve_of_the_published_stages() -> None:

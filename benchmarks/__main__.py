@@ -1,0 +1,33 @@
+"""``python -m benchmarks demo | run``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+# Two spinning OpenMP threads beside any other load cost a factor of ten (measured);
+# waiting passively costs nothing. torch reads this once, when it is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from benchmarks import demo, run
+from benchmarks.errors import UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return 0 (fine), 1 (a run failed) or 2 (unusable input)."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in (demo, run):
+        command.add_parser(commands)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Ends a run whose loss is no longer a number, and says at which iteration it began."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+
+class FiniteLossHook(Hook):
+    """Raises ``FloatingPointError`` when the training loss is NaN or infinite.
+
+    The first bad iteration is kept on the device and read back every 50 iterations
+    there, so that watching costs no synchronisation; on a CPU it is read every time.
+    ``python -m benchmarks run`` registers it with every run.
+    """
+
+    # before a checkpoint of broken weights can be written
+    priority = "VERY_HIGH"
+
+    def __init__(self) -> None:
+        self._first_bad: Tensor | None = None
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Note whether this iteration's loss is finite."""
+        loss = (outputs or {}).get("loss")
+        if not torch.is_tensor(loss):
+            return
+        if self._first_bad is None:
+            self._first_bad = torch.full((), -1, dtype=torch.int64, device=loss.device)
+        is_first = ~torch.isfinite(loss.detach()).all() & (self._first_bad < 0)
+        self._first_bad = torch.where(is_first, runner.iter + 1, self._first_bad)
+        last = runner.iter + 1 == runner.max_iters
+        if loss.device.type == "cpu" or last or self.every_n_train_iters(runner, 50):
+            iteration = int(self._first_bad.item())
+            if iteration >= 0:
+                raise FloatingPointError(f"the loss is not finite since iteration {iteration}")

@@ -1,0 +1,153 @@
+"""``python -m benchmarks run CONFIG``: train one config, as mmdet's tools/train.py does."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from benchmarks import preflight
+from benchmarks.errors import UsageError
+from benchmarks.finite_loss_hook import FiniteLossHook
+from benchmarks.pipelines import mmcv_ops
+from smd_hooks.hooks import SMDHook
+from smd_hooks.hooks.runner_access import launch_folder
+from smd_hooks.records import RunState, write_state
+
+
+def add_parser(commands: Any) -> None:
+    """Add the ``run`` command and its options."""
+    parser = commands.add_parser("run", help="train one config", description=__doc__)
+    parser.add_argument("config", type=Path, help="a config file, old or new style")
+    parser.add_argument("--work-dir", help="default: work_dirs/<config's name>")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from the latest checkpoint in the work dir"
+    )
+    parser.add_argument("--amp", action="store_true", help="automatic mixed precision (GPU)")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the batch size, from auto_scale_lr.base_batch_size",
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--seed", type=int, help="default: the config's randomness.seed")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="a.b=c overrides"
+    )
+    # torchrun of torch < 2 hands this over as an argument
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; return 0 if the run finished, 1 if it failed."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    mmcv_ops.install()
+    cfg = load_config(args)
+    preflight.check(cfg)
+    runner = build_runner(cfg)
+    runner.register_hook(FiniteLossHook())
+    try:
+        runner.train()
+    except KeyboardInterrupt:
+        _fail(runner, "interrupted")
+    except Exception as error:
+        _fail(runner, describe(error))
+    else:
+        return 0
+    return 1
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Load a config and apply the command line's options to it.
+
+    Raises:
+        UsageError: The config does not exist or does not load, or an option has nothing
+            in it to work on.
+    """
+    if not args.config.is_file():
+        raise UsageError(f"config {args.config} does not exist")
+    try:
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+    except UsageError:
+        raise
+    except Exception as error:  # a config is Python: anything can go wrong in it
+        raise UsageError(f"config {args.config} does not load: {describe(error)}") from error
+    for part in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
+        if part not in cfg:
+            raise UsageError(f"config {args.config} has no '{part}', so it cannot be trained")
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{args.config.stem}"
+    if args.amp:
+        kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+        if kind not in ("OptimWrapper", "AmpOptimWrapper"):
+            raise UsageError(f"--amp needs optim_wrapper.type=OptimWrapper, the config has {kind}")
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+    if args.auto_scale_lr:
+        if not cfg.get("auto_scale_lr", {}).get("base_batch_size"):
+            raise UsageError(
+                f"--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size; set it"
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.seed is not None:
+        cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the Runner and its loops, data sets included.
+
+    Raises:
+        UsageError: The config names or combines things that cannot be built.
+    """
+    try:
+        runner = Runner.from_cfg(cfg)
+        _ = runner.train_loop, cfg.get("val_cfg") is not None and runner.val_loop
+        return runner
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"the config cannot be built: {describe(error)}") from error
+
+
+def describe(error: BaseException) -> str:
+    """Put an exception into one line; a loader worker's is the last of its many."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if lines[0].startswith("Caught "):
+        return lines[-1].removeprefix("RuntimeError: ")
+    kind = type(error).__name__
+    return lines[0] if kind in ("RuntimeError", "UsageError") else f"{kind}: {lines[0]}"
+
+
+def _fail(runner: Runner, line: str) -> None:
+    """Leave the records readable, the state 'failed', the traceback in the log file."""
+    if not is_main_process():
+        return
+    folder = launch_folder(runner)
+    for handler in runner.logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            record = runner.logger.makeRecord(
+                runner.logger.name, logging.ERROR, "", 0, line, (), sys.exc_info()
+            )
+            handler.handle(record)
+    write_state(folder, RunState("failed", runner.iter, runner.max_iters, line))
+    for hook in runner.hooks:
+        if isinstance(hook, SMDHook):
+            hook.close(runner, "failed", line)
+    print(
+        f"error: the run failed at iteration {runner.iter}: {line} (log: {folder})",
+        file=sys.stderr,
+    )

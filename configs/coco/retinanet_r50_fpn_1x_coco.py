@@ -1,0 +1,7 @@
+"""RetinaNet R50-FPN as mmdet ships it, measured.
+
+Its backbone is pretrained, partly frozen and in eval-mode batch norm, and neck and heads have no
+norm: nothing in it is scale-invariant, which the records then say layer by layer.
+"""
+
+_base_ = ["mmdet::retinanet/retinanet_r50_fpn_1x_coco.py", "../_base_/detection.py"]

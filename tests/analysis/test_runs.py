@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smd_hooks import load_runs
+from smd_hooks.records import RunState, write_state
+from tests.analysis.work_dirs import launch, perfect_samples, weight
+
+RUN = {"first_step": 0, "world_size": 1, "seed": 1, "weights": [weight("a")]}
+
+
+def test_runs_are_found_at_any_depth_and_named_by_their_path(tmp_path: Path) -> None:
+    for name in ("one", "suite/two"):
+        launch(tmp_path / name, "20260101_000000", [{"lr": 0.1, "step": 5}])
+    (tmp_path / "20260101_999999").mkdir()  # a timestamp, but nothing of MMEngine's in it
+    assert [run.name for run in load_runs(tmp_path)] == ["one", "suite/two"]
+    assert [run.name for run in load_runs(tmp_path / "one")] == ["one"]
+
+
+def test_a_resume_supersedes_what_lies_after_its_start(tmp_path: Path) -> None:
+    first, second = np.arange(0, 60), np.arange(40, 80)
+    launch(
+        tmp_path,
+        "20260101_000000",
+        [{"lr": 0.1, "step": 50}, {"accuracy/top1": 10.0, "step": 50}],
+        perfect_samples(first, np.full(60, 0.1)),
+        RUN,
+    )
+    launch(
+        tmp_path,
+        "20260101_000100",
+        [{"lr": 0.1, "step": 80}, {"accuracy/top1": 20.0, "step": 80}],
+        perfect_samples(second, np.full(40, 0.1), ratio=0.5),
+        {**RUN, "first_step": 40},
+    )
+    (run,) = load_runs(tmp_path)
+    assert run.samples["step"].tolist() == list(range(80))
+    early = run.samples[run.samples["step"] == 39]["angular_update"].iloc[0]
+    late = run.samples[run.samples["step"] == 40]["angular_update"].iloc[0]
+    assert late / early == pytest.approx(0.5, rel=1e-6)
+    assert run.scalars.metrics == {"accuracy/top1": 20.0}
+    assert run.iterations == 80
+
+
+def test_a_launch_that_died_at_once_supersedes_nothing(tmp_path: Path) -> None:
+    samples = perfect_samples(np.arange(60), np.full(60, 0.1))
+    launch(tmp_path, "20260101_000000", [{"lr": 0.1, "step": 50}], samples, RUN)
+    launch(tmp_path, "20260101_000100", [], None, RUN)
+    (run,) = load_runs(tmp_path)
+    assert len(run.samples) == 60
+    assert run.iterations == 50
+
+
+@pytest.mark.parametrize(
+    ("lines", "config", "checkpoint", "status"),
+    [
+        ([{"lr": 1, "step": 100}], "train_cfg = dict(max_iters=100)", None, "finished"),
+        ([{"lr": 1, "step": 99}], "train_cfg = dict(max_iters=100)", None, "unfinished"),
+        ([{"lr": 1, "step": 99}], "train_cfg = dict(max_iters=100)", "iter_100.pth", "finished"),
+        ([{"lr": 1, "step": 9}, {"a": 1, "step": 12}], "train_cfg = dict(max_epochs=12)", None,
+         "finished"),
+        ([{"lr": 1, "step": 9}], "train_cfg = dict(max_epochs=12)", "epoch_12.pth", "finished"),
+        ([{"lr": 1, "step": 9}], "train_cfg = dict(max_epochs=12)", "epoch_11.pth", "unfinished"),
+        ([], "", None, "unfinished"),
+    ],
+)  # fmt: skip
+def test_status_of_foreign_runs(
+    tmp_path: Path, lines: list, config: str, checkpoint: str | None, status: str
+) -> None:
+    launch(tmp_path, "20260101_000000", lines, config=config)
+    if checkpoint:
+        (tmp_path / checkpoint).touch()
+    assert load_runs(tmp_path)[0].status == status
+
+
+def test_status_of_our_own_runs(tmp_path: Path) -> None:
+    folder = launch(tmp_path, "20260101_000000")
+    for state, status in (
+        (RunState("running"), "running"),
+        (RunState("running", slack=-1), "dead"),
+        (RunState("failed", error="NaN"), "failed"),
+        (RunState("finished"), "finished"),
+    ):
+        write_state(folder, state)
+        assert load_runs(tmp_path)[0].status == status
+
+
+def test_broken_and_foreign_files_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    folder = launch(tmp_path, "20260101_000000", [{"lr": 0.1, "step": 50}], config="model = dict(")
+    with open(folder / "vis_data" / "scalars.json", "a") as file:
+        file.write('{"lr": 0.1, "st')
+    with pytest.warns(UserWarning, match="left out") as caught:
+        (run,) = load_runs(tmp_path)
+    text = " ".join(str(w.message) for w in caught)
+    assert "config.py: left out" in text
+    assert "1 lines are no JSON" in text
+    assert run.iterations == 50
+
+
+def test_nan_is_written_bare_by_mmengine(tmp_path: Path) -> None:
+    folder = launch(tmp_path, "20260101_000000")
+    (folder / "vis_data" / "scalars.json").write_text('{"lr": 0.1, "loss": NaN, "step": 7}\n')
+    assert load_runs(tmp_path)[0].iterations == 7
+
+
+def test_the_number_of_processes_is_read_off_a_foreign_log(tmp_path: Path) -> None:
+    folder = launch(tmp_path, "20260101_000000")
+    (folder / "20260101_000000.log").write_text("Runtime environment:\n    GPU number: 8\n")
+    assert load_runs(tmp_path)[0].gpus == 8
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+        load_runs(tmp_path / "nowhere")

@@ -1,0 +1,93 @@
+"""Builds work dirs as MMEngine and our hook leave them, from numbers that are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smd_hooks.records import RecordWriter
+from smd_hooks.theory import UpdateRule, equilibrium_angle, relaxation_ratio
+
+RULE = UpdateRule(0.1, 0.005, 0.9)
+CONFIG = """
+default_scope = 'mmengine'
+model = dict(type='TorchvisionClassifier', arch='resnet50')
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(
+    type='SGD', lr=0.1, momentum=0.9, weight_decay=0.005))
+train_dataloader = dict(batch_size=32, dataset=dict(
+    type='ImageFolderDataset', data_root='data/imagenette'))
+train_cfg = dict(by_epoch=False, max_iters=100)
+randomness = dict(seed=7)
+"""
+
+
+def weight(parameter: str, invariant: bool | None = True, **changes: Any) -> dict[str, Any]:
+    return {
+        "parameter": parameter,
+        "measured": True,
+        "rule": RULE.to_json(),
+        "no_prediction": "",
+        "shape": [8, 4, 3, 3],
+        "scale_invariant": invariant,
+        "statistic": 1e-9,
+        "batches": 8,
+        "reason": "normalized by bn" if invariant else "reaches the loss before any norm",
+        "norms": [],
+        **changes,
+    }
+
+
+def perfect_samples(
+    steps: Sequence[int], rates: np.ndarray, weights: int = 1, ratio: float = 1.0
+) -> dict[str, np.ndarray]:
+    """Weights in the state that theory says, from equilibrium at the first step on."""
+    decay = np.full(len(rates), RULE.weight_decay)
+    relative = relaxation_ratio(RULE, steps, rates, decay) * ratio
+    target = np.array([equilibrium_angle(RULE.at(lr, RULE.weight_decay)) for lr in rates])
+    n = len(rates)
+    # r* at H = 1; below it Δ/Δ* = (r*/r)²
+    moment = rates / (RULE.weight_decay * (1 - RULE.momentum) * 2)
+    norm = moment**0.25 * relative**-0.5
+    one = {
+        "step": np.asarray(steps),
+        "iteration": np.asarray(steps),
+        "lr": rates,
+        "weight_decay": decay,
+        "rescale": np.ones(n),
+        "weight_norm": norm,
+        "gradient_norm": 1 / norm,
+        "gradient_momentum_dot": np.zeros(n),
+        "radial_cosine": np.zeros(n),
+        "update_norm": relative * target * norm,
+        "angular_update": relative * target,
+    }
+    result = {name: np.repeat(values, weights) for name, values in one.items()}
+    result["weight"] = np.tile(np.arange(weights), n).astype(np.int16)
+    return result
+
+
+def launch(
+    work_dir: Path,
+    timestamp: str,
+    lines: Sequence[dict[str, Any]] = (),
+    samples: dict[str, np.ndarray] | None = None,
+    run: dict[str, Any] | None = None,
+    config: str = CONFIG,
+) -> Path:
+    folder = work_dir / timestamp
+    (folder / "vis_data").mkdir(parents=True)
+    (folder / "vis_data" / "config.py").write_text(config)
+    (folder / "vis_data" / "scalars.json").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines)
+    )
+    if run is not None:
+        writer = RecordWriter(folder)
+        writer.write_run(run)
+        if samples is not None:
+            writer.append(samples)
+        writer.flush()
+    return folder

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.errors import UsageError
+from benchmarks.pipelines.classification.check import (
+    check_dataset,
+    check_num_classes,
+    check_same_classes,
+)
+
+
+def config(root: Path, split: str = "train", **options: Any) -> dict[str, Any]:
+    return dict(
+        type="ImageFolderDataset", data_root=str(root), split=split, transforms=[], **options
+    )
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        for name in ("ant", "bee"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for index in range(5):
+                (folder / f"{index}.JPEG").touch()
+    return tmp_path
+
+
+def test_a_whole_set_passes(whole: Path) -> None:
+    check_dataset(config(whole))
+    check_dataset(config(whole, "val"))
+    check_same_classes(config(whole), config(whole, "val"))
+
+
+def test_images_may_lie_deeper(whole: Path) -> None:
+    (whole / "train" / "cat" / "kittens").mkdir(parents=True)
+    (whole / "train" / "cat" / "kittens" / "0.png").touch()
+    check_dataset(config(whole))
+
+
+def remove_root(root: Path) -> Path:
+    return root / "elsewhere"
+
+
+def put_a_file_in_place_of_the_root(root: Path) -> Path:
+    (root / "file").touch()
+    return root / "file"
+
+
+def remove_the_split(root: Path) -> Path:
+    (root / "train").rename(root / "training")
+    return root
+
+
+def flatten(root: Path) -> Path:
+    (root / "train").rename(root / "classes")
+    (root / "train").mkdir()
+    (root / "train" / "0.JPEG").touch()
+    return root
+
+
+def empty_a_class(root: Path) -> Path:
+    for image in (root / "train" / "bee").iterdir():
+        image.unlink()
+    (root / "train" / "bee" / "readme.txt").touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (remove_root, "elsewhere is no folder: point train_dataloader.dataset.data_root"),
+        (put_a_file_in_place_of_the_root, "file is no folder"),
+        (remove_the_split, "has no folder 'train'"),
+        (flatten, "train has no class folders: sort its images"),
+        (empty_a_class, "bee holds no image"),
+    ],
+)
+def test_damage_is_named_in_one_line(
+    whole: Path, damage: Callable[[Path], Path], says: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_dataset(config(damage(whole)))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_unknown_options_are_named(whole: Path) -> None:
+    with pytest.raises(UsageError, match=r"unexpected keyword argument 'label_nose'; .* takes"):
+        check_dataset(config(whole, label_nose=0.1))
+    without_split = config(whole)
+    del without_split["split"]
+    with pytest.raises(UsageError, match="missing a required argument: 'split'"):
+        check_dataset(without_split)
+
+
+def test_unusable_transform_is_found(whole: Path) -> None:
+    with pytest.raises(UsageError, match="Rezise"):
+        check_dataset(config(whole) | dict(transforms=[dict(type="Rezise", size=8)]))
+
+
+def test_splits_with_other_classes_are_refused(whole: Path) -> None:
+    (whole / "val" / "bee").rename(whole / "val" / "wasp")
+    with pytest.raises(UsageError, match="differ in 2 class folders, the first is 'bee'"):
+        check_same_classes(config(whole), config(whole, "val"))
+
+
+def test_search_ends_at_the_first_image(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = whole / "train" / "ant" / "more"
+    deep.mkdir()
+    walked: list[str] = []
+    walk = os.walk
+
+    def spy(top: Path, followlinks: bool) -> Any:
+        for entry in walk(top, followlinks=followlinks):
+            walked.append(entry[0])
+            yield entry
+
+    monkeypatch.setattr(os, "walk", spy)
+    check_dataset(config(whole))
+    assert str(deep) not in walked
+
+
+def test_more_classes_than_outputs_are_refused(whole: Path) -> None:
+    found = len(list((whole / "train").iterdir()))
+    check_num_classes(config(whole), found)
+    with pytest.raises(UsageError, match=f"set model.num_classes={found}"):
+        check_num_classes(config(whole), found - 1)

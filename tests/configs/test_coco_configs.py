@@ -1,0 +1,204 @@
+"""The COCO configs: the papers' settings, and that they run on real COCO-format data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mmdet
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+import benchmarks.pipelines.detection  # noqa: F401
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "coco"
+SYNCBN = "mask-rcnn_r50_fpn_syncbn-scratch_4x_coco.py"
+NAMES = [SYNCBN, "faster-rcnn_r50_fpn_1x_coco.py", "retinanet_r50_fpn_1x_coco.py"]
+
+
+def load(name: str) -> Config:
+    return Config.fromfile(CONFIGS / name, import_custom_modules=False)
+
+
+@pytest.fixture(scope="module")
+def syncbn() -> Config:
+    return load(SYNCBN)
+
+
+@pytest.fixture(scope="module")
+def model(syncbn: Config) -> nn.Module:
+    register_all_modules()
+    return MODELS.build(syncbn.model)
+
+
+def test_schedule_is_that_of_smd_fig3(syncbn: Config) -> None:
+    assert syncbn.train_cfg.type == "IterBasedTrainLoop"
+    assert syncbn.train_cfg.max_iters == 360_000
+    warmup, steps = syncbn.param_scheduler
+    assert (warmup.type, warmup.end, warmup.by_epoch) == ("LinearLR", 500, False)
+    assert (steps.type, steps.by_epoch) == ("MultiStepLR", False)
+    assert (steps.milestones, steps.gamma) == ([300_000, 340_000], 0.1)
+    assert steps.get("end", 360_000) >= 360_000
+
+
+def test_sgd_and_batch_are_those_of_smd_fig3(syncbn: Config) -> None:
+    optimizer = syncbn.optim_wrapper.optimizer
+    assert optimizer == {"type": "SGD", "lr": 0.02, "momentum": 0.9, "weight_decay": 1e-4}
+    assert syncbn.train_dataloader.batch_size == 2
+    assert syncbn.auto_scale_lr.base_batch_size == 8 * 2
+    assert "clip_grad" not in syncbn.optim_wrapper
+
+
+def test_it_validates_at_an_interval_and_at_the_end(syncbn: Config) -> None:
+    assert 0 < syncbn.train_cfg.val_interval < 360_000
+    assert 360_000 % syncbn.train_cfg.val_interval == 0
+    assert list(syncbn.val_evaluator.metric) == ["bbox", "segm"]
+
+
+def test_every_norm_is_syncbn_and_follows_each_conv_but_the_predictors(model: nn.Module) -> None:
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    convs = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    bare = [name for name in convs if name.startswith("rpn_head") or "conv_logits" in name]
+    assert len(norms) == len(convs) - len(bare)
+    assert {name.split(".")[0] for name, m in model.named_modules() if m in norms} == {
+        "backbone",
+        "neck",
+        "roi_head",
+    }
+
+
+def test_the_box_head_is_4conv1fc(model: nn.Module) -> None:
+    head = model.roi_head.bbox_head
+    assert (len(head.shared_convs), len(head.shared_fcs)) == (4, 1)
+
+
+def test_nothing_is_frozen_or_pretrained(syncbn: Config, model: nn.Module) -> None:
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    model.train()
+    assert all(module.training for module in model.modules())
+    assert "Pretrained" not in str(syncbn.model)
+    assert "checkpoint" not in str(syncbn.model)
+
+
+def test_decay_is_on_matrices_only(syncbn: Config, model: nn.Module) -> None:
+    optimizer = build_optim_wrapper(model, syncbn.optim_wrapper).optimizer
+    decayed = {id(p) for g in optimizer.param_groups for p in g["params"] if g["weight_decay"]}
+    assert decayed == {id(p) for p in model.parameters() if p.ndim > 1}
+    assert {g["lr"] for g in optimizer.param_groups} == {0.02}
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_the_stock_configs_stay_as_mmdet_ships_them(name: str) -> None:
+    added = {"custom_imports", "custom_hooks", "randomness"}
+    ours = {key: value for key, value in load(name).items() if key not in added}
+    folder = name.split("_r50")[0].replace("-", "_")
+    shipped = Config.fromfile(Path(mmdet.__file__).parent / ".mim" / "configs" / folder / name)
+    assert without_scope(ours) == without_scope(dict(shipped.items()))
+
+
+def without_scope(config: Any) -> Any:
+    """Drop the mark that MMEngine leaves on whatever came from another package's config."""
+    if isinstance(config, Mapping):
+        return {key: without_scope(value) for key, value in config.items() if key != "_scope_"}
+    if isinstance(config, list):
+        return [without_scope(value) for value in config]
+    return config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_run_is_measured_seeded_and_readied(name: str) -> None:
+    config = load(name)
+    assert config.custom_hooks == [{"type": "SMDHook", "interval": 50}]
+    assert config.custom_imports.imports == ["smd_hooks", "benchmarks.pipelines.detection"]
+    assert config.randomness.seed == 0
+    assert config.data_root == "data/coco/"
+    assert config.default_hooks.visualization.type == "DetVisualizationHook"
+
+
+# What makes a few steps quick on a CPU: few and small images, few proposals, all predictions kept,
+# so that a model that has learnt nothing is scored all the same.
+FEW_STEPS: dict[str, dict[str, Any]] = {
+    SYNCBN: {
+        "train_cfg.max_iters": 2,
+        "train_cfg.val_interval": 2,
+        "model.train_cfg.rpn_proposal.max_per_img": 20,
+        "model.train_cfg.rcnn.sampler.num": 8,
+        "model.test_cfg.rpn.max_per_img": 5,
+        "model.test_cfg.rcnn.score_thr": 0.0,
+    },
+    NAMES[1]: {
+        "train_cfg.max_epochs": 1,
+        "model.test_cfg.rpn.max_per_img": 5,
+        "model.test_cfg.rcnn.score_thr": 0.0,
+    },
+    NAMES[2]: {"train_cfg.max_epochs": 1, "model.test_cfg.score_thr": 0.0},
+}
+
+
+def shrink(name: str, root: Path, year: str = "") -> dict[str, Any]:
+    """List the overrides for two steps and a validation on a small machine."""
+    changes: dict[str, Any] = {
+        "train_dataloader.dataset.pipeline.2.scale": (160, 128),
+        "train_dataloader.dataset.indices": 4,
+        "val_dataloader.dataset.pipeline.1.scale": (160, 128),
+        "val_dataloader.dataset.indices": 2,
+        "val_evaluator.ann_file": f"{root}/annotations/instances_val{year}.json",
+        "model.backbone.init_cfg": None,
+        "custom_hooks": [],
+    }
+    for split in ("train", "val"):
+        loader = f"{split}_dataloader"
+        changes[f"{loader}.num_workers"] = 0
+        changes[f"{loader}.persistent_workers"] = False
+        changes[f"{loader}.dataset.data_root"] = str(root)
+        changes[f"{loader}.dataset.ann_file"] = f"annotations/instances_{split}{year}.json"
+        changes[f"{loader}.dataset.data_prefix.img"] = f"{split}{year}/"
+    return changes | FEW_STEPS[name]
+
+
+def train_and_validate(config: Config, work_dir: Path) -> dict[str, float]:
+    """Run it; give the validation's scores."""
+    config.work_dir = str(work_dir)
+    runner = Runner.from_cfg(config)
+    before = [parameter.detach().clone() for parameter in runner.model.parameters()]
+    runner.train()
+    after = list(runner.model.parameters())
+    assert runner.iter == 2
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(torch.isfinite(parameter).all() for parameter in after)
+    scores = runner.message_hub.log_scalars
+    return {key: buffer.current() for key, buffer in scores.items() if key.startswith("val/")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_two_steps_and_a_validation_on_real_coco_photos(
+    name: str, shared_data: Path, tmp_path: Path
+) -> None:
+    config = load(name)
+    config.merge_from_dict(shrink(name, shared_data / "coco_small", "2017"))
+    scores = train_and_validate(config, tmp_path)
+    assert 0 <= scores["val/coco/bbox_mAP"] <= 1
+
+
+@pytest.mark.slow
+def test_two_steps_and_a_validation_on_nuclei(shared_data: Path, tmp_path: Path) -> None:
+    config = load(SYNCBN)
+    one_class = {
+        "train_dataloader.dataset.metainfo": {"classes": ("nucleus",)},
+        "val_dataloader.dataset.metainfo": {"classes": ("nucleus",)},
+        "model.roi_head.bbox_head.num_classes": 1,
+        "model.roi_head.mask_head.num_classes": 1,
+    }
+    config.merge_from_dict(shrink(SYNCBN, shared_data / "nuclei") | one_class)
+    scores = train_and_validate(config, tmp_path)
+    assert 0 <= scores["val/coco/bbox_mAP"] <= 1
+    assert 0 <= scores["val/coco/segm_mAP"] <= 1
