@@ -8,6 +8,7 @@ and measurement are consistent with each other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -38,7 +39,13 @@ BAND = 0.05
 RELAXED = 4.4
 """Relaxation times after which a ÷10 drop should be within 5 % of equilibrium."""
 
-_equilibrium_angle = lru_cache(maxsize=4096)(equilibrium_angle)
+
+@lru_cache(maxsize=4096)
+def _equilibrium_angle_or_nan(rule: UpdateRule) -> float:
+    try:
+        return equilibrium_angle(rule)
+    except NoPrediction:
+        return math.nan
 
 
 def predict(samples: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
@@ -82,24 +89,25 @@ def _predict_one(frame: pd.DataFrame, rule: UpdateRule) -> pd.DataFrame:
     jump = np.abs(np.diff(np.log(np.maximum(lr, 1e-300)), prepend=np.log(max(lr[0], 1e-300))))
     frame["stage"] = (jump > np.log(STAGE_CHANGE)).cumsum()
     frame["equilibrium_angle"] = [
-        _equilibrium_angle(rule.at(a, b)) if a > 0 and b > 0 else np.nan
+        _equilibrium_angle_or_nan(rule.at(a, b))
         for a, b in zip(lr, frame["weight_decay"], strict=True)
     ]
     r2 = frame["weight_norm"].astype(float) ** 2
     gradient = _window_mean(frame["gradient_norm"].astype(float) ** 2 * r2)
     alignment = _window_mean(frame["gradient_momentum_dot"].astype(float) * r2)
     frame["driving_moment"] = driving_moment(rule, gradient, alignment)
-    law = second_moment_trajectory(
-        rule,
-        frame["step"].to_numpy(),
-        lr[:, None],
-        frame["weight_decay"].to_numpy()[:, None],
-        gradient.to_numpy()[:, None],
-        alignment.to_numpy()[:, None],
-        frame["weight_norm"].to_numpy(float)[:1],
-        frame["rescale"].to_numpy()[:, None],
-        from_first_step=bool(frame["step"].iloc[0] == 0),
-    )
+    with np.errstate(all="ignore"):  # a run that diverged ends in NaN, as its law does
+        law = second_moment_trajectory(
+            rule,
+            frame["step"].to_numpy(),
+            lr[:, None],
+            frame["weight_decay"].to_numpy()[:, None],
+            gradient.to_numpy()[:, None],
+            alignment.to_numpy()[:, None],
+            frame["weight_norm"].to_numpy(float)[:1],
+            frame["rescale"].to_numpy()[:, None],
+            from_first_step=bool(frame["step"].iloc[0] == 0),
+        )
     frame["law"] = law.angular_update[:, 0]
     smoothed = [_smooth(stage, rule) for _, stage in frame.groupby("stage")]
     frame = frame.drop(columns="law").join(pd.concat(smoothed))

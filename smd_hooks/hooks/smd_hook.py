@@ -6,6 +6,7 @@ import atexit
 import sys
 import time
 from collections import defaultdict, deque
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -166,10 +167,7 @@ class SMDHook(Hook):
         group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
         for weight in self._probe.weights:
             try:
-                rule = UpdateRule.from_optimizer(optimizer, group_of[weight])
-                if rule.weight_decay > 0 and rule.lr > 0:
-                    equilibrium_angle(rule)
-                rules.append(rule)
+                rules.append(UpdateRule.from_optimizer(optimizer, group_of[weight]))
             except NoPrediction as reason:
                 rules.append(str(reason))
         return rules
@@ -223,7 +221,7 @@ class SMDHook(Hook):
             verdict, rule = self._verdicts.get(self._probe.names[i]), self._rules[i]
             if verdict is None or not verdict.scale_invariant or isinstance(rule, str):
                 continue
-            if lr > 0 and decay > 0:
+            with suppress(NoPrediction):  # warmup may begin at a learning rate of 0
                 target = _equilibrium_angle(rule.at(float(lr), float(decay)))
                 self._window[i].append((angle / target) ** 2)
         if self._window:

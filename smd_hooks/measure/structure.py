@@ -175,9 +175,11 @@ def _phrase(node: Any, kind: str) -> str:
     if _is(kind, _LINEAR):
         return "another weight"
     if kind in ("Add", "Sub") and _other_is_constant(node):
-        return "a constant shift (frozen affine norm)"
+        return "a shift by something without a gradient (a target or a frozen affine norm)"
+    if kind.startswith("LogSoftmax"):
+        return "the loss or the model's output"
     for start, phrase in _PHRASES.items():
-        if kind.removeprefix("Log").removeprefix("_").startswith(start):
+        if kind.startswith(start):
             return phrase
     if "Compiled" in kind:
         return "compiled code that cannot be looked into"

@@ -1,7 +1,8 @@
 """Where a scale-invariant weight ends up under an update rule, and how fast.
 
-All functions need weight decay and a learning rate: without either there is no
-equilibrium, and they raise :class:`NoPrediction` rather than return zero or infinity.
+All functions need weight decay and a learning rate, and a product of both below
+2(1 + momentum): otherwise there is no equilibrium, and they raise
+:class:`NoPrediction` rather than return zero or infinity.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ def _decay_per_step(rule: UpdateRule) -> float:
         raise NoPrediction("not applicable: no weight decay, so no equilibrium")
     if rule.lr <= 0:
         raise NoPrediction("not applicable: learning rate is 0")
-    return rule.step_lr * rule.weight_decay
+    decay = rule.step_lr * rule.weight_decay
+    if not decay < 2 * (1 + rule.momentum):
+        raise NoPrediction("not applicable: lr · weight_decay is so large that decay diverges")
+    return decay
 
 
 def equilibrium_angle(rule: UpdateRule) -> float:
@@ -30,7 +34,7 @@ def equilibrium_angle(rule: UpdateRule) -> float:
         Δ* in radians per step. The same for every scale-invariant weight of the group.
 
     Raises:
-        NoPrediction: No weight decay, or a learning rate of 0.
+        NoPrediction: There is no equilibrium.
 
     Source: Wan et al., *Spherical Motion Dynamics*, Theorems 1 and 2; Nesterov derived.
 
@@ -42,7 +46,7 @@ def equilibrium_angle(rule: UpdateRule) -> float:
     if rule.nesterov:
         return math.sqrt(2 * decay * (1 + 2 * a - 2 * a**3) / (1 + a))
     # 1 − cos Δ = 2 sin²(Δ/2): no cancellation at small angles
-    return 2 * math.asin(math.sqrt(min(1.0, decay / (1 + a) / 2)))
+    return 2 * math.asin(math.sqrt(decay / (1 + a) / 2))
 
 
 def equilibrium_norm(rule: UpdateRule, second_moment: float) -> float:
@@ -55,8 +59,8 @@ def equilibrium_norm(rule: UpdateRule, second_moment: float) -> float:
             before the step. See :func:`smd_hooks.theory.trajectory.driving_moment`.
 
     Raises:
-        NoPrediction: No weight decay or learning rate, or a moment that is not positive
-            (gradients aligned against the momentum more than they are large).
+        NoPrediction: There is no equilibrium, or the moment is not positive (gradients
+             aligned against the momentum more than they are large).
 
     Source: Wan et al., *Spherical Motion Dynamics*, Theorems 1 and 2.
     """
@@ -77,7 +81,7 @@ def relaxation_time(rule: UpdateRule) -> float:
         τ in optimizer steps.
 
     Raises:
-        NoPrediction: No weight decay, or a learning rate of 0.
+        NoPrediction: There is no equilibrium.
 
     >>> round(relaxation_time(UpdateRule(lr=0.1, weight_decay=1e-4, momentum=0.9)))
     2500

@@ -48,9 +48,8 @@ def observe(
 
 
 def test_convs_before_a_norm_are_invariant_and_a_summed_one_is_not() -> None:
-    verdicts = observe(
-        nn.Sequential(nn.Conv2d(4, 4, 1), Residual(), nn.Flatten(), nn.Linear(4 * 144, 3))
-    )
+    head = (nn.Flatten(), nn.Linear(4 * 144, 3))
+    verdicts = observe(nn.Sequential(nn.Conv2d(4, 4, 1), Residual(), *head))
     inside = verdicts["1.inside.weight"]
     assert inside.scale_invariant is True
     assert inside.statistic is not None

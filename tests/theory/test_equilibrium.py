@@ -85,8 +85,12 @@ def test_nesterov_turns_sixteen_percent_faster() -> None:
     assert nesterov / plain == pytest.approx(1.16, abs=0.005)
 
 
-@pytest.mark.parametrize("rule", [UpdateRule(0.1, 0.0), UpdateRule(0.0, 0.1)])
-def test_without_decay_or_rate_there_is_no_equilibrium(rule: UpdateRule) -> None:
+@pytest.mark.parametrize(
+    "rule", [UpdateRule(0.1, 0.0), UpdateRule(0.0, 0.1), UpdateRule(4.0, 1.0, 0.9)]
+)
+def test_without_decay_or_rate_or_when_decay_diverges_there_is_no_equilibrium(
+    rule: UpdateRule,
+) -> None:
     for function in (equilibrium_angle, relaxation_time, lambda r: equilibrium_norm(r, 1.0)):
         with pytest.raises(NoPrediction, match="not applicable"):
             function(rule)
