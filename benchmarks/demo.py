@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
+from benchmarks.provenance import provenance
 from smd_hooks.analysis import Run, load_runs, result_table, write_table
 from smd_hooks.analysis.figures import draw_angular_updates
 from smd_hooks.analysis.table import render_terminal
@@ -65,8 +66,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"[red]{process.name} failed[/]: {process.last_words()}")
     runs = [r for r in load_runs(args.work_dir) if r.name in CONFIGS]
     if runs:
-        _show(runs, args.work_dir, console)
-    console.print(f"demo ended after {time.monotonic() - started:.0f} s")
+        _show(runs, args.work_dir, console, started)
     return 1 if failed else 0
 
 
@@ -145,23 +145,27 @@ def _train(trainings: Iterable[_Training], slots: int) -> None:
             running = [t for t in running if t.returncode is None]
 
 
-def _show(runs: list[Run], folder: Path, console: Console) -> None:
+def _show(runs: list[Run], folder: Path, console: Console, started: float) -> None:
     runs = sorted(runs, key=lambda run: FIGURE_ORDER.index(run.name))
     table = result_table(runs)
     write_table(table, folder / "table.csv")
     write_table(table, folder / "table.md")
     console.out(render_terminal(table, console.width), highlight=False)
-    for run in runs:
-        for line in describe_run(run):
-            console.print(line, highlight=False)
+    lines = [line for run in runs for line in describe_run(run)]
+    console.out(*lines, sep="\n", highlight=False)
     draw_angular_updates(runs, folder / "angular_update.png")
-    for name in ("table.csv", "table.md", "angular_update.png"):
+    seconds = time.monotonic() - started
+    about = provenance("python -m benchmarks demo", seconds)
+    text = "\n".join(["# The demo's results", "", *about, "", "```", *lines, "```", ""])
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    for name in ("table.csv", "table.md", "angular_update.png", "README.md"):
         console.print(f"wrote {folder / name}")
+    console.print(f"the demo took {seconds:.0f} s")
 
 
 def describe_run(run: Run) -> list[str]:
     """Say what is left out and why, and what Δ/Δ* did at the learning-rate drop."""
-    lines = [f"[bold]{run.name}[/]"]
+    lines = [run.name]
     if "scale_invariant" in run.weights:
         matrices = run.weights[[len(shape) >= 2 for shape in run.weights["shape"]]]
         left_out = matrices[[v is not True for v in matrices["scale_invariant"]]]

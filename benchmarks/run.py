@@ -84,6 +84,8 @@ def load_config(args: argparse.Namespace) -> Config:
     for part in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
         if part not in cfg:
             raise UsageError(f"config {args.config} has no '{part}', so it cannot be trained")
+    if args.launcher == "pytorch" and "RANK" not in os.environ:
+        raise UsageError("--launcher pytorch: start it with torchrun -m benchmarks run …")
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{args.config.stem}"
     if args.amp:

@@ -25,7 +25,7 @@ train_dataloader = dict(
         data_root="data/demo/mnist_5k",
         split="train",
         transforms=[dict(type="Grayscale")],
-        label_noise=0.4,
+        label_noise=0.5,
     ),
 )
 val_dataloader = dict(

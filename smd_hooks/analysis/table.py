@@ -32,7 +32,7 @@ def result_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    return {
+    row = {
         "run": run.name,
         "status": run.status,
         "iters": run.iterations,
@@ -40,6 +40,9 @@ def _row(run: Run) -> dict[str, Any]:
         **run.scalars.metrics,
         **agreement.summarize(run.scores, run.weights, run.measured),
     }
+    if run.status == "failed" and run.state is not None:
+        row["verdict"] = f"failed: {run.state.error}"
+    return row
 
 
 def describe_config(run: Run) -> dict[str, Any]:

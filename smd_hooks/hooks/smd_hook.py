@@ -113,8 +113,14 @@ class SMDHook(Hook):
             self._take_verdicts(runner)
         if len(self._probe) * self.interval >= STEPS_BETWEEN_DRAINS:
             self._drain(runner)
-        if time.monotonic() - self._beat_at > SECONDS_BETWEEN_HEARTBEATS:
-            self._heartbeat(runner)
+        self._heartbeat_when_due(runner)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Show life in a long validation, too."""
+        if self._probe is not None:
+            self._heartbeat_when_due(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the step count with the weights, and the records level with both."""
@@ -195,6 +201,10 @@ class SMDHook(Hook):
     def _heartbeat(self, runner: Runner) -> None:
         self._beat_at = time.monotonic()
         write_state(self._folder, RunState("running", runner.iter, runner.max_iters))
+
+    def _heartbeat_when_due(self, runner: Runner) -> None:
+        if time.monotonic() - self._beat_at > SECONDS_BETWEEN_HEARTBEATS:
+            self._heartbeat(runner)
 
     def _drain(self, runner: Runner) -> None:
         assert self._probe is not None

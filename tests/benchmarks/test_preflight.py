@@ -143,6 +143,14 @@ def test_amp_without_a_gpu(capsys: pytest.CaptureFixture[str], data: Path) -> No
     assert "mixed precision (--amp, AmpOptimWrapper) needs a GPU" in line
 
 
+def test_a_launcher_without_its_environment(
+    capsys: pytest.CaptureFixture[str], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    line = refused(capsys, DIGITS, "--launcher", "pytorch", "--cfg-options", *with_digits(data))
+    assert "start it with torchrun" in line
+
+
 def test_scaling_without_a_base_batch_size(capsys: pytest.CaptureFixture[str], data: Path) -> None:
     line = refused(capsys, DIGITS, "--auto-scale-lr", "--cfg-options", *with_digits(data))
     assert "auto_scale_lr.base_batch_size" in line

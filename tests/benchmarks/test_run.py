@@ -76,6 +76,7 @@ def test_an_unreadable_image_in_mid_training(tmp_path: Path, digits: Path) -> No
     assert ".png" in line
     assert "Traceback" not in done.stderr
     assert row["status"] == "failed"
+    assert row["verdict"].startswith("failed: cannot read image")
     (failed,) = load_runs(tmp_path / "run")
     assert sorted(set(failed.samples["step"])) == [0, 1]
     log = next((tmp_path / "run").glob("*/*.log")).read_text()

@@ -89,7 +89,7 @@ def test_demo_stages_last_long_enough_in_relaxation_times() -> None:
 
 def test_demo_trains_on_noisy_and_validates_on_clean_labels() -> None:
     cfg = load(DEMO)
-    assert cfg.train_dataloader.dataset.label_noise == 0.4
+    assert cfg.train_dataloader.dataset.label_noise == 0.5
     assert "label_noise" not in cfg.val_dataloader.dataset
 
 
