@@ -4,10 +4,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Written last: a set-up that broke half-way leaves none, and the next try begins anew.
+# Written last: a set-up that broke half-way leaves none, and the next try goes on from there.
 READY := $(VENV)/.ready
+SUPPORTED := import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) \
+	else f'Python 3.10 to 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11')
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks demo
@@ -22,14 +24,9 @@ lint: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV): a few minutes and 6 GB, once"
-	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) \
-		else f'Python 3.10 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.11')"
-	rm -f $(READY)
-	[ -x $(BIN)/python ] && $(BIN)/python -m pip --version >/dev/null 2>&1 \
-		|| $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(PYTHON) -c "$(SUPPORTED)"
+	@rm -f $(READY)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt -e '.[suite,dev]'
-	touch $(READY)
-
-clean:
-	rm -rf $(VENV)
+	@touch $(READY)

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +146,11 @@ def _fail(runner: Runner, line: str) -> None:
                 runner.logger.name, logging.ERROR, "", 0, line, (), sys.exc_info()
             )
             handler.handle(record)
-    write_state(folder, RunState("failed", runner.iter, runner.max_iters, line))
-    for hook in runner.hooks:
-        if isinstance(hook, SMDHook):
-            hook.close(runner, "failed", line)
+    with suppress(OSError):  # a full disk may be what the run died of
+        for hook in runner.hooks:
+            if isinstance(hook, SMDHook):
+                hook.close(runner, "failed", line)
+        write_state(folder, RunState("failed", runner.iter, runner.max_iters, line))
     print(
         f"error: the run failed at iteration {runner.iter}: {line} (log: {folder})",
         file=sys.stderr,
