@@ -15,6 +15,11 @@ from ..measure.probe import RESCALE_KEY
 from ..theory import NoPrediction, UpdateRule, rescale_factor
 from .runner_access import single_optimizer, unwrapped_model
 
+LR_KEY = "smd_followed_lr"
+"""Key in ``optimizer.state[p]``: the learning rate that p's norm belongs to.
+
+In the state, because checkpoints are written between a drop and the step that follows it.
+"""
 WORTH_A_LOG_LINE = 0.05
 
 
@@ -31,6 +36,7 @@ class EquilibriumRescaleHook(Hook):
 
     It needs ``torch.optim.SGD`` and finds the scale-invariant weights itself, in the
     first 8 training steps; a change of the learning rate before that is not followed.
+    After a resume it needs them again, and then catches up with what it missed.
 
     Example::
 
@@ -48,7 +54,6 @@ class EquilibriumRescaleHook(Hook):
     def __init__(self) -> None:
         self._observer: ScaleInvarianceObserver | None = None
         self._weights: dict[str, tuple[str, ...]] = {}
-        self._lr: dict[str, float] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Begin to look for the scale-invariant weights."""
@@ -85,11 +90,12 @@ class EquilibriumRescaleHook(Hook):
                 name = names.get(id(parameter))
                 if name is None or lr <= 0 or group["weight_decay"] <= 0:
                     continue
-                k = self._lr.get(name, lr) / lr
-                self._lr[name] = lr
+                state = optimizer.state[parameter]
+                k = state.get(LR_KEY, lr) / lr
+                state[LR_KEY] = lr
                 if k != 1:
                     factor = rescale_factor(UpdateRule.from_optimizer(optimizer, group), k)
-                    rescale_weight(parameter, optimizer.state[parameter], factor)
+                    rescale_weight(parameter, state, factor)
                     rescale_statistics(model, name, self._weights[name], factor)
                     moved.append((name, factor))
         if moved and abs(moved[0][1] - 1) > WORTH_A_LOG_LINE:

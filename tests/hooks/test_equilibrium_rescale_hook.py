@@ -78,3 +78,16 @@ def test_the_factor_survives_a_resume(tmp_path: Path) -> None:
     conv = run.samples[run.samples["weight"] == 0].set_index("step")
     assert conv["rescale"].loc[59] == pytest.approx(10**-0.25)
     assert conv["weight_norm"].loc[40] == pytest.approx(conv["weight_norm"].loc[39], rel=0.01)
+
+
+def test_a_checkpoint_between_the_drop_and_the_next_step_loses_nothing(tmp_path: Path) -> None:
+    hooks = [{"type": "SMDHook", "interval": 1}, {"type": "EquilibriumRescaleHook"}]
+    tiny_runner(tmp_path, hooks, iterations=40, milestones=(20,)).train()
+    next(tmp_path.glob("*_*/smd")).parent.rename(tmp_path / "20000101_000000")
+    checkpoint = str(tmp_path / "iter_20.pth")
+    tiny_runner(tmp_path, hooks, 60, milestones=(20,), resume=True, load_from=checkpoint).train()
+    (run,) = load_runs(tmp_path)
+    conv = run.samples[run.samples["weight"] == 0].set_index("step")
+    assert conv["lr"].loc[20] == pytest.approx(0.01)
+    assert conv["rescale"].loc[20] == 1  # the resumed run is still looking
+    assert conv["rescale"].loc[59] == pytest.approx(10**-0.25)
