@@ -50,7 +50,7 @@ def test_every_column_that_is_explained_is_in_the_table() -> None:
 def test_three_lines_measure_a_stock_mmdet_config(tmp_path: Path, shared_data: Path) -> None:
     """On real photos; nothing in the stock recipe is scale-invariant, and the hook says why."""
     root = shared_data / "coco_small"
-    (tmp_path / "mine.py").write_text(block("'mmdet::mask_rcnn"))
+    (tmp_path / "mine.py").write_text(block("mmdet::mask_rcnn"))
     ann_file = root / "annotations" / "instances_val2017.json"
     options = {
         "train_dataloader.dataset.data_root": f"{root}/",
