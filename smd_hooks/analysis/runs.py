@@ -179,7 +179,6 @@ def _read_scalars_into(run: Run, path: Path) -> None:
     new.iteration = new.iteration or run.scalars.iteration
     new.epoch = new.epoch or run.scalars.epoch
     new.validated_at = new.validated_at or run.scalars.validated_at
-    new.peak_lr = new.peak_lr or run.scalars.peak_lr
     run.scalars = new
 
 

@@ -26,7 +26,6 @@ class Scalars:
         iteration: Last training iteration that was logged.
         epoch: Last epoch of a training line.
         validated_at: Last step (epoch or iteration) that a validation line carries.
-        peak_lr: Largest base learning rate that was logged.
         broken_lines: Lines that are no JSON object.
     """
 
@@ -34,7 +33,6 @@ class Scalars:
     iteration: int = 0
     epoch: int = 0
     validated_at: int = 0
-    peak_lr: float | None = None
     broken_lines: int = 0
 
 
@@ -65,9 +63,6 @@ def _take(scalars: Scalars, entry: dict[str, Any]) -> None:
     if "lr" in entry or "iter" in entry:  # a training line
         scalars.iteration = max(scalars.iteration, int(step or 0))
         scalars.epoch = max(scalars.epoch, int(entry.get("epoch") or 0))
-        lr = entry.get("base_lr", entry.get("lr"))
-        if isinstance(lr, int | float):
-            scalars.peak_lr = max(scalars.peak_lr or 0.0, float(lr))
         return
     scalars.validated_at = max(scalars.validated_at, int(step or 0))
     for name in METRICS:

@@ -51,9 +51,11 @@ def describe_config(run: Run) -> dict[str, Any]:
     wrapper = cfg.get("optim_wrapper") or {}
     optimizer = wrapper.get("optimizer") or {}
     loader = cfg.get("train_dataloader") or {}
-    scaled = (cfg.get("auto_scale_lr") or {}).get("enable")
     accumulation = int(wrapper.get("accumulative_counts") or 1)
     per_process = loader.get("batch_size")
+    lr, scaling = optimizer.get("lr"), cfg.get("auto_scale_lr") or {}
+    if lr and per_process and scaling.get("enable"):
+        lr *= per_process * run.gpus / scaling["base_batch_size"]
     recorded = run.launches[-1].run.get("seed") if run.launches else None
     seed = (cfg.get("randomness") or {}).get("seed")
     return {
@@ -61,7 +63,7 @@ def describe_config(run: Run) -> dict[str, Any]:
         "dataset": _dataset(loader.get("dataset") or {}),
         "model": _model(cfg.get("model") or {}),
         "optimizer": _optimizer(optimizer, cfg.get("custom_hooks") or []),
-        "lr": run.scalars.peak_lr if scaled else optimizer.get("lr"),
+        "lr": lr,
         "weight_decay": optimizer.get("weight_decay"),
         "batch_size": per_process * run.gpus * accumulation if per_process else None,
         "seed": seed if seed is not None else recorded,

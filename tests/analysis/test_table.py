@@ -155,3 +155,12 @@ def test_the_picture_shows_measured_runs_only(folder: Path, tmp_path: Path) -> N
 def test_writing_needs_a_known_suffix(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no table format"):
         write_table(pd.DataFrame(), tmp_path / "table")
+
+
+def test_a_scaled_learning_rate_is_the_one_that_was_used(tmp_path: Path) -> None:
+    """MMEngine logs and dumps the rate before it scaled it."""
+    config = DETECTOR + "auto_scale_lr = dict(base_batch_size=16, enable=True)\n"
+    folder = launch(tmp_path, "20260101_000000", config=config)
+    (folder / "20260101_000000.log").write_text("GPU number: 4\n")
+    (row,) = result_table(load_runs(tmp_path)).to_dict("records")
+    assert row["lr"] == pytest.approx(1e-4 * 2 * 4 / 16)
