@@ -127,12 +127,13 @@ def build_runner(cfg: Config) -> Runner:
 def describe(error: BaseException) -> str:
     """Put an exception into one line; a loader worker's is the last of its many."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    if lines[0].startswith("Caught "):
-        return lines[-1].removeprefix("RuntimeError: ")
     kind = type(error).__name__
-    return lines[0] if kind in ("RuntimeError", "UsageError") else f"{kind}: {lines[0]}"
+    if not lines:
+        return kind
+    line = lines[-1] if lines[0].startswith("Caught ") else f"{kind}: {lines[0]}"
+    for speaks_for_itself in ("RuntimeError", "AssertionError", "FloatingPointError"):
+        line = line.removeprefix(f"{speaks_for_itself}: ")
+    return line
 
 
 def _fail(runner: Runner, line: str) -> None:
