@@ -16,7 +16,7 @@ from benchmarks.errors import UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0 (fine), 1 (a run failed) or 2 (unusable input)."""
+    """Run a command; return 0 (fine), 1 (a run failed), 2 (unusable input) or 130 (Ctrl-C)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for command in (demo, run):
@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,6 @@ RELAXED = 4.4
 """Relaxation times after which a ÷10 drop should be within 5 % of equilibrium."""
 
 
-@lru_cache(maxsize=4096)
 def _equilibrium_angle_or_nan(rule: UpdateRule) -> float:
     try:
         return equilibrium_angle(rule)
@@ -88,10 +86,9 @@ def _predict_one(frame: pd.DataFrame, rule: UpdateRule) -> pd.DataFrame:
     lr = frame["lr"].to_numpy()
     jump = np.abs(np.diff(np.log(np.maximum(lr, 1e-300)), prepend=np.log(max(lr[0], 1e-300))))
     frame["stage"] = (jump > np.log(STAGE_CHANGE)).cumsum()
-    frame["equilibrium_angle"] = [
-        _equilibrium_angle_or_nan(rule.at(a, b))
-        for a, b in zip(lr, frame["weight_decay"], strict=True)
-    ]
+    settings = list(zip(lr.tolist(), frame["weight_decay"].tolist(), strict=True))
+    targets = {pair: _equilibrium_angle_or_nan(rule.at(*pair)) for pair in set(settings)}
+    frame["equilibrium_angle"] = [targets[pair] for pair in settings]
     r2 = frame["weight_norm"].astype(float) ** 2
     gradient = _window_mean(frame["gradient_norm"].astype(float) ** 2 * r2)
     alignment = _window_mean(frame["gradient_momentum_dot"].astype(float) * r2)
