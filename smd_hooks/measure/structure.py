@@ -22,7 +22,7 @@ _HOMOGENEOUS = (
     *("Sum", "View", "Reshape", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T"),
     *("Slice", "Select", "Index", "Cat", "Stack", "Split", "SplitWithSizes", "Chunk", "Unbind"),
     *("Clone", "ToCopy", "Alias", "Expand", "Squeeze", "Unsqueeze", "Contiguous", "AsStrided"),
-    *("NativeDropout", "Upsample", "ConstantPadNd", "RoIAlign", "MaxPool2DWithIndices"),
+    *("Dropout", "Upsample", "ConstantPadNd", "RoIAlign", "MaxPool2DWithIndices", "IndexPut"),
 )
 _PHRASES = {
     "Add": "a sum with something else (residual, bias or lateral connection)",
@@ -127,7 +127,8 @@ def _norm_module(node: Any, names: Mapping[int, str]) -> str:
 def _destination(
     leaf: Any, consumers: Mapping[Any, list[tuple[Any, int]]], names: Mapping[int, str]
 ) -> Destination:
-    norms, others = [], []
+    norms: list[str] = []
+    others: list[str] = []
     frozen_norm = False
     # A weight is at first only itself; its output begins at its linear operation.
     queue = [(leaf, False)]
