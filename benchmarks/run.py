@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; return 0 if the run finished, 1 if it failed."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    mmcv_ops.install()
+    if find_spec("mmcv") is not None:  # before a config imports mmdet; classification needs neither
+        mmcv_ops.install()
     cfg = load_config(args)
     preflight.check(cfg)
     runner = build_runner(cfg)
