@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ WINDOW = 25
 """Samples in a window, at least: theory fixes means of squares, single steps scatter."""
 WINDOW_TIMES = 0.2
 """Length of a window in relaxation times, where that is longer."""
+WINDOW_SHARE = 0.1
+"""Share of a stage that a window covers at most."""
 STEPS_AFTER_A_CHANGE = 5
 """Not scored: the momentum buffer still holds the old learning rate's steps."""
 STAGE_CHANGE = 1.2
@@ -37,13 +40,6 @@ BAND = 0.05
 """Half width of "in equilibrium", relative."""
 RELAXED = 4.4
 """Relaxation times after which a ÷10 drop should be within 5 % of equilibrium."""
-
-
-def _equilibrium_angle_or_nan(rule: UpdateRule) -> float:
-    try:
-        return equilibrium_angle(rule)
-    except NoPrediction:
-        return math.nan
 
 
 def predict(samples: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
@@ -57,18 +53,21 @@ def predict(samples: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
         The samples of scale-invariant weights with a known update rule, sorted by
         weight and step, and per row: ``parameter``, ``stage`` (0, 1, … between jumps of
         the learning rate), ``equilibrium_angle`` (Δ*, radians; NaN without decay),
-        ``angle_ratio`` (RMS of Δ/Δ* over a window around the sample: a fifth of a
-        relaxation time, 25 samples at least, within the stage), ``trajectory_angle``
+        ``elapsed`` (relaxation times since the first sample), ``angle_ratio`` (RMS of
+        Δ/Δ* over a window around the sample, within the stage: a fifth of a relaxation
+        time, at most a tenth of the stage, at least 25 samples), ``trajectory_angle``
         and ``measured_angle`` (RMS over the same window, radians), ``trajectory_error``
         (|log| of measured over trajectory, RMS over 25 samples; NaN in the first steps
         of a stage) and ``driving_moment`` (mean of h̃ over 25 samples).
     """
-    frames = []
+    prepared = []
     for index, weight in _predictable(weights):
-        frame = samples[samples["weight"] == index].sort_values("step")
+        frame = samples[samples["weight"] == index].sort_values("step", ignore_index=True)
         if len(frame):
             rule = UpdateRule.from_config(weight["rule"])
-            frames.append(_predict_one(frame, rule).assign(parameter=weight["parameter"]))
+            prepared.append((rule, _prepare(frame, rule).assign(parameter=weight["parameter"])))
+    _follow_the_law(prepared)
+    frames = [_smooth(frame) for _, frame in prepared]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -81,49 +80,85 @@ def _predictable(weights: pd.DataFrame) -> list[tuple[int, Mapping[str, Any]]]:
     ]
 
 
-def _predict_one(frame: pd.DataFrame, rule: UpdateRule) -> pd.DataFrame:
-    frame = frame.reset_index(drop=True)
-    lr = frame["lr"].to_numpy()
-    jump = np.abs(np.diff(np.log(np.maximum(lr, 1e-300)), prepend=np.log(max(lr[0], 1e-300))))
-    frame["stage"] = (jump > np.log(STAGE_CHANGE)).cumsum()
-    settings = list(zip(lr.tolist(), frame["weight_decay"].tolist(), strict=True))
-    targets = {pair: _equilibrium_angle_or_nan(rule.at(*pair)) for pair in set(settings)}
-    frame["equilibrium_angle"] = [targets[pair] for pair in settings]
+def _prepare(frame: pd.DataFrame, rule: UpdateRule) -> pd.DataFrame:
+    frame["stage"] = stages(frame["lr"].to_numpy())
+    settings = list(zip(frame["lr"].tolist(), frame["weight_decay"].tolist(), strict=True))
+    targets = {pair: _angle_and_rate(rule.at(*pair)) for pair in set(settings)}
+    frame["equilibrium_angle"] = [targets[pair][0] for pair in settings]
+    # relaxation times since the first sample
+    rate = pd.Series([targets[pair][1] for pair in settings])
+    frame["elapsed"] = (rate.shift(fill_value=0.0) * frame["step"].diff().fillna(0)).cumsum()
     r2 = frame["weight_norm"].astype(float) ** 2
-    gradient = _window_mean(frame["gradient_norm"].astype(float) ** 2 * r2)
-    alignment = _window_mean(frame["gradient_momentum_dot"].astype(float) * r2)
-    frame["driving_moment"] = driving_moment(rule, gradient, alignment)
-    with np.errstate(all="ignore"):  # a run that diverged ends in NaN, as its law does
-        law = second_moment_trajectory(
-            rule,
-            frame["step"].to_numpy(),
-            lr[:, None],
-            frame["weight_decay"].to_numpy()[:, None],
-            gradient.to_numpy()[:, None],
-            alignment.to_numpy()[:, None],
-            frame["weight_norm"].to_numpy(float)[:1],
-            frame["rescale"].to_numpy()[:, None],
-            from_first_step=bool(frame["step"].iloc[0] == 0),
-        )
-    frame["law"] = law.angular_update[:, 0]
-    smoothed = [_smooth(stage, rule) for _, stage in frame.groupby("stage")]
-    frame = frame.drop(columns="law").join(pd.concat(smoothed))
-    first = frame.groupby("stage")["step"].transform("first")
-    scored = frame["step"] - first >= STEPS_AFTER_A_CHANGE
-    frame["trajectory_error"] = frame["trajectory_error"].where(scored)
+    frame["gradient_moment"] = _window_mean(frame["gradient_norm"].astype(float) ** 2 * r2)
+    alignment = frame["gradient_momentum_dot"].astype(float) * r2
+    frame["alignment_moment"] = _window_mean(alignment)
+    frame["driving_moment"] = driving_moment(
+        rule, frame["gradient_moment"], frame["alignment_moment"]
+    )
     return frame
 
 
-def _smooth(stage: pd.DataFrame, rule: UpdateRule) -> pd.DataFrame:
-    """Root mean squares within a stage, around each sample."""
-    samples = WINDOW
+def stages(lr: np.ndarray) -> np.ndarray:
+    """Number the stages between jumps of the learning rate, one number per sample.
+
+    A jump stands alone: a smooth schedule also changes by large ratios, near 0, but
+    then so do its neighbours.
+    """
+    change = np.abs(np.diff(np.log(np.maximum(lr, 1e-300)), prepend=np.log(max(lr[0], 1e-300))))
+    before, after = np.r_[0.0, change[:-1]], np.r_[change[1:], 0.0]
+    alone = change > 3 * np.maximum(before, after)
+    return ((change > np.log(STAGE_CHANGE)) & alone).cumsum()
+
+
+def _angle_and_rate(rule: UpdateRule) -> tuple[float, float]:
+    """Δ* and 1/τ; NaN and 0 where there is no equilibrium."""
     try:
-        middle = stage.iloc[len(stage) // 2]
-        tau = relaxation_time(rule.at(float(middle["lr"]), float(middle["weight_decay"])))
-        interval = max(1.0, float(stage["step"].diff().median())) if len(stage) > 1 else 1.0
-        samples = max(WINDOW, round(WINDOW_TIMES * tau / interval))
+        return equilibrium_angle(rule), 1 / relaxation_time(rule)
     except NoPrediction:
-        pass
+        return math.nan, 0.0
+
+
+def _follow_the_law(prepared: list[tuple[UpdateRule, pd.DataFrame]]) -> None:
+    """Add the law's angle to each frame; weights that were sampled together go together."""
+    together: dict[Any, list[tuple[UpdateRule, pd.DataFrame]]] = {}
+    for rule, frame in prepared:
+        constants = (rule.momentum, rule.dampening, rule.nesterov)
+        together.setdefault((constants, frame["step"].to_numpy().tobytes()), []).append(
+            (rule, frame)
+        )
+    for members in together.values():
+        rule, first = members[0]
+        column = partial(_stack, [frame for _, frame in members])
+        with np.errstate(all="ignore"):  # a run that diverged ends in NaN, as its law does
+            law = second_moment_trajectory(
+                rule,
+                first["step"].to_numpy(),
+                column("lr"),
+                column("weight_decay"),
+                column("gradient_moment"),
+                column("alignment_moment"),
+                column("weight_norm")[0],
+                column("rescale"),
+                from_first_step=bool(first["step"].iloc[0] == 0),
+            )
+        for (_, frame), angle in zip(members, law.angular_update.T, strict=True):
+            frame["law"] = angle
+
+
+def _stack(frames: list[pd.DataFrame], column: str) -> np.ndarray:
+    """Samples × layers."""
+    return np.stack([frame[column].to_numpy(float) for frame in frames], axis=1)
+
+
+def _smooth(frame: pd.DataFrame) -> pd.DataFrame:
+    """Root mean squares within each stage, around each sample."""
+    smoothed = [_smooth_stage(stage) for _, stage in frame.groupby("stage")]
+    return frame.drop(columns=["law", "gradient_moment", "alignment_moment"]).join(
+        pd.concat(smoothed)
+    )
+
+
+def _smooth_stage(stage: pd.DataFrame) -> pd.DataFrame:
     angle = stage["angular_update"].astype(float)
     columns = {
         "measured_angle": angle,
@@ -131,11 +166,20 @@ def _smooth(stage: pd.DataFrame, rule: UpdateRule) -> pd.DataFrame:
         "trajectory_angle": stage["law"],
     }
     squares = pd.DataFrame(columns) ** 2
-    smooth = np.sqrt(squares.rolling(samples, min_periods=1, center=True).mean())
-    short = squares.rolling(WINDOW, min_periods=1, center=True).mean()
+    window = _window(stage)
+    smooth = np.sqrt(squares.rolling(window, min_periods=1, center=True).mean())
+    scored = stage["step"] - stage["step"].iloc[0] >= STEPS_AFTER_A_CHANGE
+    short = squares[scored].rolling(WINDOW, min_periods=1, center=True).mean()
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.abs(np.log(short["measured_angle"] / short["trajectory_angle"])) / 2
     return smooth.assign(trajectory_error=error.where(np.isfinite(error)))
+
+
+def _window(stage: pd.DataFrame) -> int:
+    """A fifth of a relaxation time, at most a tenth of the stage, at least 25 samples."""
+    passed = stage["elapsed"].iloc[-1] - stage["elapsed"].iloc[0]
+    share = min(WINDOW_SHARE, WINDOW_TIMES / passed) if passed > 0 else WINDOW_SHARE
+    return max(WINDOW, round(share * len(stage)))
 
 
 def _window_mean(values: pd.Series) -> pd.Series:
@@ -145,8 +189,8 @@ def _window_mean(values: pd.Series) -> pd.Series:
 def score(predicted: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
     """Score each weight at the end of its run.
 
-    The last window is the last fifth of a relaxation time, 25 samples at least, and
-    never reaches back beyond the last jump of the learning rate.
+    The last window has the length of those of :func:`predict`, and never reaches back
+    beyond the last jump of the learning rate.
 
     Args:
         predicted: What :func:`predict` returned.
@@ -175,25 +219,18 @@ def score(predicted: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
 
 
 def _score_end(stage: pd.DataFrame, rule: UpdateRule) -> dict[str, float]:
-    end = stage.iloc[-1]
-    rule = rule.at(float(end["lr"]), float(end["weight_decay"]))
-    try:
-        tau = relaxation_time(rule)
-    except NoPrediction:
-        return {}
-    begin = min(end["step"] - WINDOW_TIMES * tau, stage["step"].iloc[-min(WINDOW, len(stage))])
-    window = stage[stage["step"] >= begin]
+    window = stage.iloc[-_window(stage) :]
     ratio = window["angular_update"].astype(float) / window["equilibrium_angle"]
     result = {
         "angle_ratio": float(np.sqrt((ratio**2).mean())),
-        "elapsed": float((end["step"] - stage["step"].iloc[0]) / tau),
+        "elapsed": float(stage["elapsed"].iloc[-1] - stage["elapsed"].iloc[0]),
     }
+    end = rule.at(float(window["lr"].iloc[-1]), float(window["weight_decay"].iloc[-1]))
     try:
-        radius = equilibrium_norm(rule, float(window["driving_moment"].mean()))
-        result["norm_ratio"] = float(window["weight_norm"].mean() / radius)
+        radius = equilibrium_norm(end, float(window["driving_moment"].mean()))
     except NoPrediction:
-        pass
-    return result
+        return result
+    return {**result, "norm_ratio": float(window["weight_norm"].mean() / radius)}
 
 
 def summarize(scores: pd.DataFrame, weights: pd.DataFrame, measured: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..theory import UpdateRule, relaxation_ratio
+from ..theory import NoPrediction, UpdateRule, relaxation_ratio
 from .runs import Run
 
 if TYPE_CHECKING:
@@ -116,11 +116,14 @@ def a_priori_ratio(run: Run) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0), np.empty(0)
     layer = layer.iloc[jumps[0] - 1 :]
     rules = dict(zip(run.weights["parameter"], run.weights["rule"], strict=True))
-    ratio = relaxation_ratio(
-        UpdateRule.from_config(rules[layer["parameter"].iloc[0]]),
-        layer["step"],
-        layer["lr"],
-        layer["weight_decay"],
-        layer["rescale"],
-    )
+    try:
+        ratio = relaxation_ratio(
+            UpdateRule.from_config(rules[layer["parameter"].iloc[0]]),
+            layer["step"],
+            layer["lr"],
+            layer["weight_decay"],
+            layer["rescale"],
+        )
+    except NoPrediction:
+        return np.empty(0), np.empty(0)
     return layer["step"].to_numpy(), ratio

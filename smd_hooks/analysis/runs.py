@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..records import Launch, RunState, read_launch, read_state
@@ -61,13 +62,19 @@ class Run:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """All launches' samples: each launch supersedes what lies at or after its start."""
+        """All launches' samples: each launch supersedes what lies at or after its start.
+
+        ``weight`` counts in :attr:`weights`; what only older launches measured is dropped.
+        """
+        index = {name: i for i, name in enumerate(self.weights.get("parameter", []))}
         kept: list[pd.DataFrame] = []
         for launch in self.launches:
             if len(launch.samples):
                 start = launch.run.get("first_step", 0)
                 kept = [frame[frame["step"] < start] for frame in kept]
-                kept.append(launch.samples)
+                place = np.array([index.get(name, -1) for name in launch.weights["parameter"]])
+                place = place[launch.samples["weight"]]
+                kept.append(launch.samples.assign(weight=place)[place >= 0])
         return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
 
     @cached_property
@@ -177,7 +184,6 @@ def _read_scalars_into(run: Run, path: Path) -> None:
         warnings.warn(f"{path}: {new.broken_lines} lines are no JSON, left out", stacklevel=2)
     new.metrics = {**run.scalars.metrics, **new.metrics}
     new.iteration = new.iteration or run.scalars.iteration
-    new.epoch = new.epoch or run.scalars.epoch
     new.validated_at = new.validated_at or run.scalars.validated_at
     run.scalars = new
 

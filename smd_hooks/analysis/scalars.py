@@ -24,14 +24,12 @@ class Scalars:
         metrics: Last value of each of :data:`METRICS`; accuracy in percent, mAP as a
             fraction, as MMEngine logs them.
         iteration: Last training iteration that was logged.
-        epoch: Last epoch of a training line.
         validated_at: Last step (epoch or iteration) that a validation line carries.
         broken_lines: Lines that are no JSON object.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     iteration: int = 0
-    epoch: int = 0
     validated_at: int = 0
     broken_lines: int = 0
 
@@ -62,7 +60,6 @@ def _take(scalars: Scalars, entry: dict[str, Any]) -> None:
     step = entry.get("step")
     if "lr" in entry or "iter" in entry:  # a training line
         scalars.iteration = max(scalars.iteration, int(step or 0))
-        scalars.epoch = max(scalars.epoch, int(entry.get("epoch") or 0))
         return
     scalars.validated_at = max(scalars.validated_at, int(step or 0))
     for name in METRICS:

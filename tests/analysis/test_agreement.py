@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from smd_hooks.analysis import predict, score
-from smd_hooks.analysis.agreement import summarize
+from smd_hooks.analysis.agreement import stages, summarize
 from tests.analysis.work_dirs import perfect_samples, weight
 
 
@@ -96,3 +96,33 @@ def test_a_run_that_is_still_climbing_says_so() -> None:
 
 def test_without_records() -> None:
     assert summarize(pd.DataFrame(), pd.DataFrame(), measured=False) == {"verdict": "not measured"}
+
+
+@pytest.mark.parametrize("warmup", [0, 500])
+@pytest.mark.parametrize("interval", [1, 50])
+def test_a_smooth_schedule_down_to_zero_is_one_stage(warmup: int, interval: int) -> None:
+    """Near its end a cosine changes by any ratio from step to step, and so does a warmup."""
+    steps = np.arange(0, 20_000, interval)
+    rates = 0.05 * (1 + np.cos(np.pi * (steps + 1) / 20_001))
+    rates *= np.minimum(1, (steps + 1) / (warmup + 1))
+    last = stages(rates) == stages(rates)[-1]
+    assert last.mean() > 0.99  # only the first sample of a warmup may stand apart
+    samples = perfect_samples(steps, np.maximum(rates, 1e-12))
+    samples["angular_update"] *= np.random.default_rng(0).lognormal(0, 0.3, len(steps))
+    result = scores_of(samples, [weight("a")]).iloc[0]
+    assert result["elapsed"] > 50
+    window = max(25, round(0.2 / result["elapsed"] * last.sum()))
+    ratio = (samples["angular_update"] / target(samples))[-window:]
+    assert result["angle_ratio"] == pytest.approx(np.sqrt(np.mean(ratio**2)), rel=0.01)
+
+
+def target(samples: dict[str, np.ndarray]) -> np.ndarray:
+    """Δ* of heavy ball, first order."""
+    return np.sqrt(2 * samples["lr"] * samples["weight_decay"] / 1.9)
+
+
+def test_every_drop_of_a_step_schedule_begins_a_stage() -> None:
+    rates = np.repeat([0.1, 0.01, 0.001, 1e-4], 50)
+    assert np.unique(np.flatnonzero(np.diff(stages(rates)))).tolist() == [49, 99, 149]
+    short = np.repeat([0.1, 0.05, 0.025], [10, 2, 10])
+    assert stages(short).max() == 2

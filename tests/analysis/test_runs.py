@@ -115,3 +115,17 @@ def test_the_number_of_processes_is_read_off_a_foreign_log(tmp_path: Path) -> No
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
         load_runs(tmp_path / "nowhere")
+
+
+def test_a_resume_that_measures_other_weights_mixes_up_none(tmp_path: Path) -> None:
+    both = perfect_samples(np.arange(40), np.full(40, 0.1), weights=2)
+    both["weight_norm"] = np.where(both["weight"] == 0, 1.0, 9.0)
+    launch(tmp_path, "20260101_000000", [], both, {**RUN, "weights": [weight("a"), weight("b")]})
+    one = perfect_samples(np.arange(40, 80), np.full(40, 0.1))
+    one["weight_norm"][:] = 9.0
+    resumed = {**RUN, "first_step": 40, "weights": [weight("b")]}
+    launch(tmp_path, "20260101_000100", [], one, resumed)
+    (run,) = load_runs(tmp_path)
+    assert run.samples["step"].tolist() == list(range(80))
+    assert set(run.samples["weight_norm"]) == {9.0}
+    assert run.scores["parameter"].tolist() == ["b"]
