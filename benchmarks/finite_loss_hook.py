@@ -18,7 +18,7 @@ class FiniteLossHook(Hook):
     ``python -m benchmarks run`` registers it with every run.
     """
 
-    # before a checkpoint of broken weights can be written
+    # before any other hook makes something of the broken weights
     priority = "VERY_HIGH"
 
     def __init__(self) -> None:
@@ -35,8 +35,18 @@ class FiniteLossHook(Hook):
             self._first_bad = torch.full((), -1, dtype=torch.int64, device=loss.device)
         is_first = ~torch.isfinite(loss.detach()).all() & (self._first_bad < 0)
         self._first_bad = torch.where(is_first, runner.iter + 1, self._first_bad)
-        last = runner.iter + 1 == runner.max_iters
-        if loss.device.type == "cpu" or last or self.every_n_train_iters(runner, 50):
-            iteration = int(self._first_bad.item())
-            if iteration >= 0:
-                raise FloatingPointError(f"the loss is not finite since iteration {iteration}")
+        if loss.device.type == "cpu" or self.every_n_train_iters(runner, 50):
+            self._check()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Let no checkpoint of broken weights be written."""
+        self._check()
+
+    def after_train(self, runner: Runner) -> None:
+        """Look at the last iterations, too."""
+        self._check()
+
+    def _check(self) -> None:
+        iteration = -1 if self._first_bad is None else int(self._first_bad.item())
+        if iteration >= 0:
+            raise FloatingPointError(f"the loss is not finite since iteration {iteration}")

@@ -1,13 +1,15 @@
 """SMD Hooks: how fast each scale-invariant layer turns, and how fast it should.
 
-Importing this package registers the hooks with MMEngine where MMEngine is in use. The
-command line and plain PyTorch loops never import it.
+Importing this package registers the hooks with MMEngine where MMEngine is in use; so does
+:class:`StepProbe`, for scripts that import MMEngine later. Reading results needs neither
+MMEngine nor torch.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,7 +27,9 @@ __all__ = ["EquilibriumRescaleHook", "SMDHook", "StepProbe", "load_runs"]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'smd_hooks' has no attribute {name!r}")
-    _register()
+    if _HOME[name] == "measure":
+        with suppress(ImportError):  # a broken MMEngine is none of a plain loop's business
+            _register()
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 

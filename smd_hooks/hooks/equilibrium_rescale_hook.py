@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ LR_KEY = "smd_followed_lr"
 In the state, because checkpoints are written between a drop and the step that follows it.
 """
 WORTH_A_LOG_LINE = 0.05
+EPS_SHARE = 1e-3
+"""Largest share of eps in a norm's variance at which its input still counts as invariant."""
 
 
 @HOOKS.register_module()
@@ -31,8 +34,12 @@ class EquilibriumRescaleHook(Hook):
     too slowly for several relaxation times. The new equilibrium norm is known, so the
     hook puts the weights on it at once. The function the network computes in train
     mode does not change. Momentum buffers are multiplied by the inverse factor, because
-    gradients grow as 1/‖w‖, and the running statistics of the norm behind a bias-free
-    weight follow it, so that eval mode does not change either.
+    gradients grow as 1/‖w‖. The running statistics of a norm that follows one bias-free
+    weight, as after nearly every conv, move with it, so that eval mode does not change
+    either; those of other norms (behind a concatenation, say) are left to catch up.
+
+    A weight is not made so small that its norm's eps would be more than a thousandth of
+    the variance, where scale invariance ends: it then stays, and a warning says so once.
 
     It needs ``torch.optim.SGD`` and finds the scale-invariant weights itself, in the
     first 8 training steps; a change of the learning rate before that is not followed.
@@ -54,6 +61,7 @@ class EquilibriumRescaleHook(Hook):
     def __init__(self) -> None:
         self._observer: ScaleInvarianceObserver | None = None
         self._weights: dict[str, tuple[str, ...]] = {}
+        self._warned = False
 
     def before_train(self, runner: Runner) -> None:
         """Begin to look for the scale-invariant weights."""
@@ -77,12 +85,21 @@ class EquilibriumRescaleHook(Hook):
             self._observer = None
         self._follow(runner)
 
+    def _warn_once(self, runner: Runner, name: str) -> None:
+        if not self._warned:
+            self._warned = True
+            runner.logger.warning(
+                f"EquilibriumRescaleHook: {name} is so small that the eps of its norm begins to "
+                "matter; it and others like it stay as they are"
+            )
+
     @torch.no_grad()
     def _follow(self, runner: Runner) -> None:
         optimizer = single_optimizer(runner, "EquilibriumRescaleHook")
         model = unwrapped_model(runner)
         parameters = dict(model.named_parameters())
         names = {id(parameters[name]): name for name in self._weights}
+        feeds = Counter(norm for norms in self._weights.values() for norm in norms)
         moved = []
         for group in optimizer.param_groups:
             lr = float(group["lr"])
@@ -92,11 +109,17 @@ class EquilibriumRescaleHook(Hook):
                     continue
                 state = optimizer.state[parameter]
                 k = state.get(LR_KEY, lr) / lr
+                norms = [model.get_submodule(norm) for norm in self._weights[name]]
+                factor = rescale_factor(UpdateRule.from_optimizer(optimizer, group), k)
+                if factor < 1 and any(eps_would_matter(norm, factor) for norm in norms):
+                    self._warn_once(runner, name)
+                    continue
                 state[LR_KEY] = lr
                 if k != 1:
-                    factor = rescale_factor(UpdateRule.from_optimizer(optimizer, group), k)
                     rescale_weight(parameter, state, factor)
-                    rescale_statistics(model, name, self._weights[name], factor)
+                    owner = model.get_submodule(name.rpartition(".")[0])
+                    if len(norms) == 1 and feeds[self._weights[name][0]] == 1:
+                        rescale_statistics(owner, norms[0], factor)
                     moved.append((name, factor))
         if moved and abs(moved[0][1] - 1) > WORTH_A_LOG_LINE:
             runner.logger.info(
@@ -117,18 +140,27 @@ def rescale_weight(weight: Tensor, state: dict[str, Any], factor: float) -> None
     state[RESCALE_KEY] = float(state.get(RESCALE_KEY, 1.0)) * factor
 
 
-def rescale_statistics(
-    model: nn.Module, parameter: str, norms: tuple[str, ...], factor: float
-) -> None:
+def rescale_statistics(owner: nn.Module, norm: nn.Module, factor: float) -> None:
     """Let the running mean and variance behind a bias-free weight follow its factor.
 
     With a bias the mean is not proportional to the weight; it is left to catch up.
+
+    Args:
+        owner: The module that holds the weight (and perhaps a bias).
+        norm: The norm module that follows; without running statistics nothing is done.
+        factor: What the weight was multiplied by.
     """
-    owner = model.get_submodule(parameter.rpartition(".")[0])
     if getattr(owner, "bias", None) is not None:
         return
-    for name in norms:
-        buffers = dict(model.get_submodule(name).named_buffers(recurse=False))
-        if "running_mean" in buffers:
-            buffers["running_mean"].mul_(factor)
-            buffers["running_var"].mul_(factor**2)
+    buffers = dict(norm.named_buffers(recurse=False))
+    if "running_mean" in buffers:
+        buffers["running_mean"].mul_(factor)
+        buffers["running_var"].mul_(factor**2)
+
+
+def eps_would_matter(norm: nn.Module, factor: float) -> bool:
+    """Whether a factor on the weight before it would bring a norm's variance down to its eps."""
+    variance = dict(norm.named_buffers(recurse=False)).get("running_var")
+    if variance is None:
+        return False
+    return bool(variance.median() * factor**2 * EPS_SHARE < getattr(norm, "eps", 0.0))

@@ -1,6 +1,6 @@
 """What a network really does at each optimizer step. torch only, no MMEngine."""
 
-from .geometry import angle_of_step, radial_statistic, step_statistics
+from .geometry import radial_statistic, step_statistics
 from .invariance import ScaleInvarianceObserver, Verdict
 from .probe import StepProbe
 
@@ -8,7 +8,6 @@ __all__ = [
     "ScaleInvarianceObserver",
     "StepProbe",
     "Verdict",
-    "angle_of_step",
     "radial_statistic",
     "step_statistics",
 ]

@@ -25,21 +25,8 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(a.detach().double().flatten(), b.detach().double().flatten())
 
 
-def angle_of_step(weight: Tensor, step: Tensor) -> Tensor:
-    """Angle between ``weight`` and ``weight + step``.
-
-    Args:
-        weight: w before the step, any shape.
-        step: δ, same shape.
-
-    Returns:
-        0-d float64, radians in [0, π]. 0 for a zero weight or step.
-    """
-    w, d = weight.detach().double().flatten(), step.detach().double().flatten()
-    return _angle(torch.dot(w, w), torch.dot(w, d), torch.dot(d, d))
-
-
 def _angle(ww: Tensor, wd: Tensor, dd: Tensor) -> Tensor:
+    """Angle between w and w + d from ⟨w,w⟩, ⟨w,d⟩ and ⟨d,d⟩; 0 if either is zero."""
     across = (ww * dd - wd * wd).clamp_min(0).sqrt()
     return torch.atan2(across, ww + wd)
 

@@ -112,7 +112,7 @@ class ScaleInvarianceObserver:
         if self.done:  # a hook cannot remove itself while the optimizer walks its hooks
             return
         for name, weight in self._watched.items():
-            if weight.grad is None:
+            if weight.grad is None or weight.grad.is_sparse:
                 continue
             z2 = radial_statistic(weight, weight.grad)
             seen = torch.isfinite(z2)

@@ -106,7 +106,10 @@ class StepProbe:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self.step % self.interval:
             return
-        self._before = [None if p.grad is None else p.detach().clone() for p in self.weights]
+        # a sparse gradient is no gradient of the whole matrix
+        self._before = [
+            None if p.grad is None or p.grad.is_sparse else p.detach().clone() for p in self.weights
+        ]
         self._had_buffer = [
             torch.is_tensor(optimizer.state.get(p, {}).get("momentum_buffer")) for p in self.weights
         ]
@@ -125,12 +128,13 @@ class StepProbe:
             self.step if self.iteration is None else self.iteration,
             skipped=getattr(optimizer, "found_inf", None),
         )
+        is_sgd = isinstance(optimizer, torch.optim.SGD)
         rows = []
         for i, (before, weight) in enumerate(zip(self._before, self.weights, strict=True)):
             if before is None or weight.grad is None:
                 continue
             group, state = group_of[weight], optimizer.state.get(weight, {})
-            alpha = float(group.get("momentum", 0.0))
+            alpha = float(group["momentum"]) if is_sgd else 0.0
             decay = float(group.get("weight_decay", 0.0))
             row = step_statistics(
                 before,
@@ -138,10 +142,10 @@ class StepProbe:
                 weight.grad,
                 state["momentum_buffer"] if alpha and self._had_buffer[i] else None,
                 momentum=alpha,
-                undamped=1.0 - float(group.get("dampening", 0.0)),
+                undamped=1.0 - float(group["dampening"]) if alpha else 1.0,
                 weight_decay=decay,
             )
-            if "momentum" not in group:  # not an SGD: its buffers mean something else
+            if not is_sgd or group["maximize"]:  # other buffers mean something else
                 row[STEP_STATISTICS.index("gradient_momentum_dot")] = math.nan
             rows.append(row)
             sample.weights.append(i)

@@ -29,7 +29,7 @@ def test_the_function_changes_neither_in_train_nor_in_eval_mode() -> None:
         before[mode] = model(x.double(), y).detach()
     with torch.no_grad():
         rescale_weight(model.conv.weight, {}, 0.5)
-        rescale_statistics(model, "conv.weight", ("bn",), 0.5)
+        rescale_statistics(model.conv, model.bn, 0.5)
     model.bn.eps *= 0.25  # eps is not part of what is rescaled
     for mode in (True, False):
         model.train(mode)

@@ -12,11 +12,16 @@ from torch import Tensor
 
 from smd_hooks.measure.geometry import (
     STEP_STATISTICS,
-    angle_of_step,
     dot,
     radial_statistic,
     step_statistics,
 )
+
+
+def angle_of_step(weight: Tensor, step: Tensor) -> Tensor:
+    after = weight.double() + step.double()
+    row = step_statistics(weight, after, weight, None, 0.0, 1.0, 0.0)
+    return row[STEP_STATISTICS.index("angular_update")]
 
 
 def turned(angle: float, length: float = 1.0) -> tuple[Tensor, Tensor]:
