@@ -167,6 +167,8 @@ def judge(statistic: float | None, destination: Destination | None) -> tuple[boo
     """
     if statistic is None:
         return None, "unknown: its gradient was zero in every batch"
+    if destination is not None and destination.certain:
+        return False, destination.reason
     no_norm = destination is not None and not destination.normalized
     if statistic < (Z2_ROUNDING if no_norm else Z2_LIMIT):
         if destination is None or no_norm:
@@ -176,4 +178,7 @@ def judge(statistic: float | None, destination: Destination | None) -> tuple[boo
         return False, "its gradient has a radial part"
     if no_norm:
         return False, destination.reason
-    return False, "its gradient has a radial part, though a norm follows (a large eps?)"
+    return False, (
+        "its gradient has a radial part, though a norm follows: its eps is large, or it "
+        "normalizes other weights' outputs together with this one's"
+    )

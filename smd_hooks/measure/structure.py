@@ -9,21 +9,25 @@ reshaping) to the first operation that is none.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-_NORMS = ("BatchNorm", "GroupNorm", "LayerNorm", "InstanceNorm", "RMSNorm")
+_NORMS = ("BatchNorm", "GroupNorm", "LayerNorm", "InstanceNorm", "RMSNorm", "RmsNorm")
 _LINEAR = ("Convolution", "Addmm", "Mm", "Bmm", "Linear", "Baddbmm")
-# f(k·x) = k·f(x) for k > 0; concatenation and splitting keep channels apart
-_HOMOGENEOUS = (
-    *("Relu", "LeakyRelu", "MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "Mean"),
-    *("Sum", "View", "Reshape", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T"),
-    *("Slice", "Select", "Index", "Cat", "Stack", "Split", "SplitWithSizes", "Chunk", "Unbind"),
-    *("Clone", "ToCopy", "Alias", "Expand", "Squeeze", "Unsqueeze", "Contiguous", "AsStrided"),
-    *("Dropout", "Upsample", "ConstantPadNd", "RoIAlign", "MaxPool2DWithIndices", "IndexPut"),
+# f(k·x) = k·f(x) for k > 0
+_PIECEWISE_LINEAR = ("Relu", "LeakyRelu", "Prelu", "PreluKernel")
+_LINEAR_OR_MAXIMUM = (
+    *("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "MaxPool2DWithIndices"),
+    *("MaxPool3DWithIndices", "Mean", "Sum", "Upsample", "RoIAlign", "Dropout"),
+    *("View", "Reshape", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T", "Expand"),
+    *("Slice", "Select", "Index", "IndexPut", "CopySlices", "Cat", "Stack", "Split", "Unbind"),
+    *("SplitWithSizes", "Chunk", "Clone", "ToCopy", "Alias", "Squeeze", "Unsqueeze"),
+    *("Contiguous", "AsStrided", "ConstantPadNd", "ReflectionPad", "ReplicationPad"),
 )
+# what certainly ends scale invariance, whatever a few early gradients look like
+_ACTIVATIONS = ("Hardtanh", "Hardsigmoid", "Hardswish", "Gelu", "Silu", "Sigmoid", "Tanh", "Elu")
 _PHRASES = {
     "Add": "a sum with something else (residual, bias or lateral connection)",
     "Sub": "a difference with something else",
@@ -47,11 +51,13 @@ class Destination:
             norms without an affine weight are left out.
         reason: In words: what it meets before, or instead of, a norm.
         normalized: Every path meets a norm that uses the batch's own statistics.
+        certain: Something was met that rules scale invariance out.
     """
 
     norms: tuple[str, ...]
     reason: str
     normalized: bool
+    certain: bool = False
 
 
 def destinations(outputs: Any, model: nn.Module) -> dict[str, Destination]:
@@ -124,38 +130,77 @@ def _norm_module(node: Any, names: Mapping[int, str]) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A node on the way from a weight.
+
+    Attributes:
+        node: The autograd node.
+        is_output: Whether the weight's linear operation lies behind us; before it, the
+            value is still the weight itself.
+        bias: Whether a bias was added to it, and is carried along.
+        bent: Whether a ReLU or the like came after that bias.
+    """
+
+    node: Any
+    is_output: bool = False
+    bias: bool = False
+    bent: bool = False
+
+
 def _destination(
     leaf: Any, consumers: Mapping[Any, list[tuple[Any, int]]], names: Mapping[int, str]
 ) -> Destination:
     norms: list[str] = []
     others: list[str] = []
-    frozen_norm = False
-    # A weight is at first only itself; its output begins at its linear operation.
-    queue = [(leaf, False)]
+    frozen_norm = joint = certain = False
+    queue = [_Place(leaf)]
     seen = set()
     while queue:
-        node, is_output = queue.pop()
-        if (node, is_output) in seen:
+        place = queue.pop()
+        if place in seen:
             continue
-        seen.add((node, is_output))
-        if not consumers[node]:
+        seen.add(place)
+        if not consumers[place.node]:
             others.append("the loss or the model's output")
-        for consumer, position in consumers[node]:
+        for consumer, position in consumers[place.node]:
             kind = _kind(consumer)
-            if not is_output and _is(kind, _LINEAR):
-                queue.append((consumer, True))
+            if _is(kind, _LINEAR) and not place.is_output:
+                queue.append(_Place(consumer, True, bias=_has_bias(consumer, kind)))
+            elif _is(kind, _LINEAR) and _passes_through(consumer, kind, position, place):
+                queue.append(replace(place, node=consumer))
             elif _is_homogeneous(consumer, kind, position):
-                queue.append((consumer, is_output))
-            elif is_output and _is_norm(kind) and position == 0:
+                bent = place.bent or (place.bias and _is(kind, _PIECEWISE_LINEAR))
+                queue.append(replace(place, node=consumer, bent=bent))
+            elif place.is_output and _is_norm(kind) and position == 0:
                 norms.append(_norm_module(consumer, names))
                 frozen_norm |= getattr(consumer, "_saved_training", True) is False
+                # a batch or instance norm takes a bias per channel out again
+                cancels = not place.bent and ("Batch" in kind or "Instance" in kind)
+                joint |= place.bias and not cancels
             else:
                 others.append(_phrase(consumer, kind))
+                certain |= place.is_output and _is(kind, _ACTIVATIONS)
     return Destination(
         norms=tuple(sorted({n for n in norms if n})),
-        reason=_reason(norms, others, frozen_norm),
-        normalized=bool(norms) and not others and not frozen_norm,
+        reason=_reason(norms, others, frozen_norm, joint),
+        normalized=bool(norms) and not others and not frozen_norm and not joint,
+        certain=certain or joint,
     )
+
+
+def _has_bias(node: Any, kind: str) -> bool:
+    """Convolution keeps its bias as the third input, a Linear as the first of addmm's."""
+    inputs = [child for child, _ in node.next_functions]
+    if kind == "Convolution":
+        return len(inputs) > 2 and inputs[2] is not None
+    return kind in ("Addmm", "Baddbmm")
+
+
+def _passes_through(node: Any, kind: str, position: int, place: _Place) -> bool:
+    """Whether another weight's operation is linear in what comes in, and adds nothing."""
+    is_input = position == 0 if kind == "Convolution" else kind in ("Mm", "Bmm")
+    return is_input and not place.bias and not _has_bias(node, kind)
 
 
 def _is_norm(kind: str) -> bool:
@@ -165,7 +210,8 @@ def _is_norm(kind: str) -> bool:
 def _is_homogeneous(node: Any, kind: str, position: int) -> bool:
     if kind == "Mul" or (kind == "Div" and position == 0):
         return _other_is_constant(node)
-    return _is(kind, _HOMOGENEOUS) or kind.startswith("Upsample")
+    homogeneous = _is(kind, (*_PIECEWISE_LINEAR, *_LINEAR_OR_MAXIMUM))
+    return homogeneous or kind.startswith("Upsample")
 
 
 def _other_is_constant(node: Any) -> bool:
@@ -191,11 +237,13 @@ def _phrase(node: Any, kind: str) -> str:
     return f"an operation that is not scale-invariant ({kind})"
 
 
-def _reason(norms: list[str], others: list[str], frozen_norm: bool) -> str:
+def _reason(norms: list[str], others: list[str], frozen_norm: bool, joint: bool) -> str:
     where = ", ".join(sorted({n for n in norms if n}))
     if others:
         met = " and ".join(sorted(set(others)))
         return f"reaches {met} before any norm" if not norms else f"reaches {met} beside its norm"
     if frozen_norm:
         return "its BatchNorm is in eval mode (norm_eval or frozen statistics)"
+    if joint:
+        return "scale-invariant only jointly with its bias"
     return f"normalized by {where}" if where else "normalized"

@@ -163,3 +163,77 @@ def test_a_layer_norm_normalizes_the_whole_matrix() -> None:
     verdicts = observe(model, size=6)
     assert verdicts["1.weight"].scale_invariant is True
     assert verdicts["4.weight"].scale_invariant is False
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        ((nn.Conv2d(4, 8, 3), nn.GroupNorm(2, 8)), "scale-invariant only jointly with its bias"),
+        (
+            (nn.Conv2d(4, 8, 3), nn.ReLU(), nn.BatchNorm2d(8)),
+            "scale-invariant only jointly with its bias",
+        ),
+        ((nn.Conv2d(4, 8, 3, bias=False), nn.ReLU6(), nn.BatchNorm2d(8)), "Hardtanh"),
+    ],
+)
+def test_what_certainly_ends_invariance_counts_before_gradients_show_it(
+    layers: tuple[nn.Module, ...], reason: str
+) -> None:
+    """With a bias that starts at 0, or no saturated unit yet, early gradients are tangential."""
+
+    def small(model: nn.Module) -> None:
+        with torch.no_grad():
+            model[0].weight.mul_(0.1)
+            if model[0].bias is not None:
+                model[0].bias.zero_()
+
+    verdict = observe(nn.Sequential(*layers, nn.Tanh(), nn.Conv2d(8, 2, 3)), prepare=small)
+    assert verdict["0.weight"].scale_invariant is False
+    assert reason in verdict["0.weight"].reason
+
+
+def test_a_bias_free_pointwise_conv_may_stand_between() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 3, groups=4, bias=False),
+        nn.Conv2d(4, 8, 1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.Tanh(),
+        nn.Conv2d(8, 2, 3),
+    )
+    verdicts = observe(model)
+    for name in ("0.weight", "1.weight"):
+        assert (verdicts[name].scale_invariant, verdicts[name].norms) == (True, ("2",))
+
+
+def test_a_gate_is_named_as_a_product() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1, bias=False)
+            self.gate = nn.Conv2d(4, 4, 1)
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.conv(x) * torch.sigmoid(self.gate(x)))
+
+    verdicts = observe(nn.Sequential(Gated(), nn.Tanh(), nn.Conv2d(4, 2, 3)))
+    assert "Sigmoid" in verdicts["0.gate.weight"].reason or "sigmoid" in (
+        verdicts["0.gate.weight"].reason
+    )
+    assert verdicts["0.gate.weight"].scale_invariant is False
+
+
+def test_weights_that_one_norm_joins_are_not_invariant_alone() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = (nn.Conv2d(4, 4, 1, bias=False) for _ in range(2))
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.left(x) + self.right(x.cos()))
+
+    verdicts = observe(nn.Sequential(Joined(), nn.Tanh(), nn.Conv2d(4, 2, 3)))
+    for name in ("0.left.weight", "0.right.weight"):
+        assert verdicts[name].scale_invariant is False
+        assert "a sum with something else" in verdicts[name].reason
