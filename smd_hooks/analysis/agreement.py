@@ -38,6 +38,8 @@ STAGE_CHANGE = 1.2
 """Ratio of successive learning rates beyond which a new stage begins."""
 BAND = 0.05
 """Half width of "in equilibrium", relative."""
+WIDE_BAND = 0.15
+"""Half width that the middle nine tenths of the layers must keep to, relative."""
 RELAXED = 4.4
 """Relaxation times after which a ÷10 drop should be within 5 % of equilibrium."""
 
@@ -199,7 +201,8 @@ def score(predicted: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per parameter: ``angle_ratio`` (RMS of Δ/Δ* in the last window),
         ``trajectory_error`` (median over the run), ``norm_ratio`` (mean r/r* in the
-        last window) and ``elapsed`` (relaxation times since the last jump).
+        last window), ``elapsed`` (relaxation times since the last jump) and ``samples``
+        (in the last window).
     """
     rows = []
     for index, weight in _predictable(weights) if len(predicted) else []:
@@ -214,7 +217,7 @@ def score(predicted: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
                 **_score_end(last, UpdateRule.from_config(weight["rule"])),
             }
         )
-    columns = ["parameter", "angle_ratio", "trajectory_error", "norm_ratio", "elapsed"]
+    columns = ["parameter", "angle_ratio", "trajectory_error", "norm_ratio", "elapsed", "samples"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -224,6 +227,7 @@ def _score_end(stage: pd.DataFrame, rule: UpdateRule) -> dict[str, float]:
     result = {
         "angle_ratio": float(np.sqrt((ratio**2).mean())),
         "elapsed": float(stage["elapsed"].iloc[-1] - stage["elapsed"].iloc[0]),
+        "samples": len(window),
     }
     end = rule.at(float(window["lr"].iloc[-1]), float(window["weight_decay"].iloc[-1]))
     try:
@@ -280,8 +284,13 @@ def _verdict(scores: pd.DataFrame, weights: pd.DataFrame, measured: bool) -> str
     if not len(ratios):
         return "not applicable: no weight decay, so no equilibrium"
     ratio, elapsed = ratios.median(), scores["elapsed"].median()
+    if scores["samples"].median() < WINDOW:
+        return f"too short: {scores['samples'].median():.0f} samples since the last lr change"
     if abs(ratio - 1) <= BAND:
-        return "in equilibrium"
+        low, high = ratios.quantile(0.05), ratios.quantile(0.95)
+        if low >= 1 - WIDE_BAND and high <= 1 + WIDE_BAND:
+            return "in equilibrium"
+        return f"in equilibrium in the median, layers from {low:.2f} to {high:.2f}"
     side = "above" if ratio > 1 else "below"
     if elapsed < RELAXED:
         return f"{side} equilibrium: {elapsed:.1f} relaxation times since the last lr change"

@@ -118,18 +118,30 @@ def load_runs(*folders: str | os.PathLike[str]) -> list[Run]:
     Raises:
         FileNotFoundError: A folder does not exist.
     """
-    runs = []
+    runs: dict[Path, Run] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder")
+        if _TIMESTAMP.match(folder.resolve().name) and _is_launch(folder):
+            folder = folder.resolve().parent  # a launch stands for its run
         for work_dir in sorted(_work_dirs(folder)):
             relative = work_dir.relative_to(folder).as_posix()
-            runs.append(_load_run(work_dir, work_dir.name if relative == "." else relative))
-    return runs
+            name = work_dir.resolve().name if relative == "." else relative
+            try:
+                runs.setdefault(work_dir.resolve(), _load_run(work_dir, name))
+            except Exception as error:  # other people's folders: no run may cost the others
+                warnings.warn(f"{work_dir}: left out, not readable ({error!r})", stacklevel=2)
+    return list(runs.values())
 
 
 def _work_dirs(folder: Path) -> Iterator[Path]:
-    for path, subfolders, _ in os.walk(folder):
+    visited = set()
+    for path, subfolders, _ in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in visited:  # a link back up
+            subfolders.clear()
+            continue
+        visited.add(real)
         launches = [name for name in subfolders if _TIMESTAMP.match(name)]
         if any(_is_launch(Path(path) / name) for name in launches):
             yield Path(path)
@@ -156,36 +168,49 @@ def _load_run(work_dir: Path, name: str) -> Run:
             run.gpus = int(launch.run.get("world_size", 1))
         else:
             run.gpus = _gpus_in_log(folder) or run.gpus
-        _read_scalars_into(run, folder / "vis_data" / "scalars.json")
+        run.config = _config(folder / "vis_data" / "config.py") or run.config
+        run.scalars = _join(run.scalars, _scalars(folder), bool(run.config.get("resume")))
         run.state = read_state(folder) or run.state
-    for path in (*(f / "vis_data" / "config.py" for f in reversed(folders)), *_dumps(work_dir)):
-        if path.is_file():
-            try:
-                run.config = read_config(path)
-                break
-            except (OSError, SyntaxError, ValueError) as error:
-                warnings.warn(f"{path}: left out, not readable ({error})", stacklevel=2)
+    for path in sorted(work_dir.glob("*.py")):
+        run.config = run.config or _config(path)
     return run
 
 
-def _dumps(work_dir: Path) -> list[Path]:
-    return sorted(work_dir.glob("*.py"))
-
-
-def _read_scalars_into(run: Run, path: Path) -> None:
-    if not path.is_file():
-        return
+def _config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
     try:
-        new = read_scalars(path)
+        return read_config(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        warnings.warn(f"{path}: left out, not readable ({error})", stacklevel=2)
+        return {}
+
+
+def _scalars(launch: Path) -> Scalars:
+    path = launch / "vis_data" / "scalars.json"
+    if not path.exists():
+        return Scalars()
+    try:
+        scalars = read_scalars(path)
     except (OSError, UnicodeDecodeError) as error:
         warnings.warn(f"{path}: left out, not readable ({error})", stacklevel=2)
-        return
-    if new.broken_lines:
-        warnings.warn(f"{path}: {new.broken_lines} lines are no JSON, left out", stacklevel=2)
-    new.metrics = {**run.scalars.metrics, **new.metrics}
-    new.iteration = new.iteration or run.scalars.iteration
-    new.validated_at = new.validated_at or run.scalars.validated_at
-    run.scalars = new
+        return Scalars()
+    if scalars.broken_lines:
+        warnings.warn(f"{path}: {scalars.broken_lines} lines are no JSON, left out", stacklevel=2)
+    return scalars
+
+
+def _join(old: Scalars, new: Scalars, resumed: bool) -> Scalars:
+    """Continue one launch's scalars with the next one's, or begin anew if it did."""
+    if not (new.iteration or new.metrics):
+        return old
+    if not resumed:
+        return new
+    return Scalars(
+        metrics={**old.metrics, **new.metrics},
+        iteration=new.iteration or old.iteration,
+        validated_at=new.validated_at or old.validated_at,
+    )
 
 
 def _gpus_in_log(folder: Path) -> int | None:

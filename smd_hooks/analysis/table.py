@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,7 +29,15 @@ def result_table(runs: Sequence[Run]) -> pd.DataFrame:
     not have is empty. ``angle_ratio`` is an a-priori prediction put to the test,
     ``trajectory_error`` a consistency test (see :mod:`smd_hooks.analysis.agreement`).
     """
-    return pd.DataFrame([_row(run) for run in runs], columns=list(COLUMNS))
+    return pd.DataFrame([_row_or_reason(run) for run in runs], columns=list(COLUMNS))
+
+
+def _row_or_reason(run: Run) -> dict[str, Any]:
+    try:
+        return _row(run)
+    except Exception as error:  # other people's files: no run may cost the others their rows
+        warnings.warn(f"{run.folder}: not readable ({error!r})", stacklevel=2)
+        return {"run": run.name, "verdict": f"not readable: {error!r}"}
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -103,7 +112,7 @@ def _optimizer(optimizer: dict[str, Any], hooks: Sequence[Any]) -> str | None:
     if not optimizer.get("type"):
         return None
     extra = {k: optimizer[k] for k in ("momentum", "nesterov") if optimizer.get(k)}
-    text = str(optimizer["type"])
+    text = str(optimizer["type"]).rpartition(".")[2]
     if extra:
         text += f"({', '.join(f'{k}={v}' for k, v in extra.items())})"
     types = [str(hook.get("type")) for hook in hooks if isinstance(hook, dict)]
@@ -128,7 +137,8 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
 def render_terminal(table: pd.DataFrame, width: int | None = None) -> str:
     """Lay the table out for a terminal, wrapped into blocks that repeat the run's name."""
     text = format_table(table)
-    text = text.loc[:, [bool((text[c] != "").any()) for c in text.columns]]
+    shown = [c == "run" or bool((text[c] != "").any()) for c in text.columns]
+    text = text.loc[:, shown]
     width = width or shutil.get_terminal_size((120, 24)).columns
     with pd.option_context("display.max_colwidth", None):
         return text.set_index("run").rename_axis(None).to_string(line_width=width)
@@ -154,10 +164,11 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         ValueError: The suffix is not csv, md, tex, html or parquet.
         OSError: The file cannot be written.
     """
-    if path.suffix == ".parquet":
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
         table.to_parquet(path, index=False)
-    elif path.suffix in _TEXT:
-        path.write_text(_TEXT[path.suffix](table), encoding="utf-8")
+    elif suffix in _TEXT:
+        path.write_text(_TEXT[suffix](table), encoding="utf-8")
     else:
         known = ", ".join([*_TEXT, ".parquet"])
         raise ValueError(f"{path}: '{path.suffix}' is no table format; use one of {known}")

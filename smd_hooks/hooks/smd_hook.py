@@ -65,7 +65,7 @@ class SMDHook(Hook):
     priority = "NORMAL"
 
     def __init__(self, interval: int = 50) -> None:
-        if not isinstance(interval, int) or interval < 1:
+        if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
             raise ValueError(
                 f"SMDHook: interval must be a whole number of 1 or more, got {interval!r}"
             )
@@ -79,6 +79,8 @@ class SMDHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Attach the probe; weights are initialised and loaded by now."""
+        if any(isinstance(hook, SMDHook) and hook is not self for hook in runner.hooks):
+            raise RuntimeError("SMDHook: is in the config twice, keep one")
         if not is_main_process():
             return
         optimizer, model = single_optimizer(runner, "SMDHook"), unwrapped_model(runner)
@@ -146,7 +148,9 @@ class SMDHook(Hook):
         if self._probe is None or self._writer is None:
             return
         if self._observer is not None:
-            self._take_verdicts(runner)
+            self._observer.detach()
+            if self._observer.steps:  # a launch that took no step knows nothing new
+                self._take_verdicts(runner)
         self._drain(runner)
         self._writer.flush()
         self._probe.detach()

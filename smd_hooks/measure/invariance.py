@@ -81,7 +81,8 @@ class ScaleInvarianceObserver:
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         self.model = model
         self.done = False
-        self._steps = 0
+        self.steps = 0
+        """Optimizer steps watched so far."""
         self._destinations: dict[str, Destination] = {}
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self._held = {name for name, p in model.named_parameters() if id(p) in held}
@@ -119,8 +120,8 @@ class ScaleInvarianceObserver:
             zero = torch.zeros_like(z2)
             self._sums[name] = self._sums.get(name, zero) + torch.where(seen, z2, zero)
             self._counts[name] = self._counts.get(name, zero) + seen
-        self._steps += 1
-        if self._steps >= PATIENCE or (self._steps >= BATCHES and self._everyone_has_enough()):
+        self.steps += 1
+        if self.steps >= PATIENCE or (self.steps >= BATCHES and self._everyone_has_enough()):
             self.done = True
 
     def _everyone_has_enough(self) -> bool:

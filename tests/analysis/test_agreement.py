@@ -126,3 +126,19 @@ def test_every_drop_of_a_step_schedule_begins_a_stage() -> None:
     assert np.unique(np.flatnonzero(np.diff(stages(rates)))).tolist() == [49, 99, 149]
     short = np.repeat([0.1, 0.05, 0.025], [10, 2, 10])
     assert stages(short).max() == 2
+
+
+def test_a_few_samples_make_no_equilibrium() -> None:
+    samples = perfect_samples(np.arange(3), np.full(3, 0.1))
+    table = pd.DataFrame([weight("a")])
+    scores = score(predict(pd.DataFrame(samples), table), table)
+    assert summarize(scores, table, measured=True)["verdict"].startswith("too short: 3 samples")
+
+
+def test_a_median_that_hides_its_spread_says_so() -> None:
+    samples = perfect_samples(np.arange(300), np.full(300, 0.1), weights=3)
+    samples["angular_update"] *= np.choose(samples["weight"], [0.5, 1.0, 1.6])
+    table = pd.DataFrame([weight("a"), weight("b"), weight("c")])
+    scores = score(predict(pd.DataFrame(samples), table), table)
+    verdict = summarize(scores, table, measured=True)["verdict"]
+    assert verdict.startswith("in equilibrium in the median, layers from 0.5")

@@ -7,7 +7,7 @@ import pytest
 
 from smd_hooks import load_runs
 from smd_hooks.records import RunState, write_state
-from tests.analysis.work_dirs import launch, perfect_samples, weight
+from tests.analysis.work_dirs import CONFIG, launch, perfect_samples, weight
 
 RUN = {"first_step": 0, "world_size": 1, "seed": 1, "weights": [weight("a")]}
 
@@ -129,3 +129,34 @@ def test_a_resume_that_measures_other_weights_mixes_up_none(tmp_path: Path) -> N
     assert run.samples["step"].tolist() == list(range(80))
     assert set(run.samples["weight_norm"]) == {9.0}
     assert run.scores["parameter"].tolist() == ["b"]
+
+
+def test_a_fresh_start_in_an_old_work_dir_inherits_nothing(tmp_path: Path) -> None:
+    lines = [{"lr": 0.1, "step": 50}, {"accuracy/top1": 90.0, "step": 50}]
+    launch(tmp_path, "20260101_000000", lines)
+    launch(tmp_path, "20260101_000100", [{"lr": 0.1, "step": 9}])
+    (run,) = load_runs(tmp_path)
+    assert (run.iterations, run.scalars.metrics) == (9, {})
+    launch(tmp_path, "20260101_000200", [{"lr": 0.1, "step": 12}], config=CONFIG + "resume = True")
+    (run,) = load_runs(tmp_path)
+    assert run.iterations == 12
+
+
+def test_a_resume_continues_what_was_logged(tmp_path: Path) -> None:
+    lines = [{"lr": 0.1, "step": 50}, {"accuracy/top1": 90.0, "step": 50}]
+    launch(tmp_path, "20260101_000000", lines)
+    launch(tmp_path, "20260101_000100", [{"lr": 0.1, "step": 60}], config=CONFIG + "resume = True")
+    (run,) = load_runs(tmp_path)
+    assert (run.iterations, run.scalars.metrics) == (60, {"accuracy/top1": 90.0})
+
+
+def test_links_launch_folders_and_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = launch(tmp_path / "runs" / "one", "20260101_000000", [{"lr": 0.1, "step": 5}])
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "linked").symlink_to(tmp_path / "runs" / "one")
+    (tmp_path / "links" / "loop").symlink_to(tmp_path / "links")
+    assert [run.name for run in load_runs(tmp_path / "links")] == ["linked"]
+    assert [run.name for run in load_runs(folder)] == ["one"]
+    assert len(load_runs(tmp_path / "runs", tmp_path / "runs", folder)) == 1
+    monkeypatch.chdir(tmp_path / "runs" / "one")
+    assert [run.name for run in load_runs(".")] == ["one"]

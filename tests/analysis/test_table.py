@@ -164,3 +164,26 @@ def test_a_scaled_learning_rate_is_the_one_that_was_used(tmp_path: Path) -> None
     (folder / "20260101_000000.log").write_text("GPU number: 4\n")
     (row,) = result_table(load_runs(tmp_path)).to_dict("records")
     assert row["lr"] == pytest.approx(1e-4 * 2 * 4 / 16)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "train_cfg = dict(max_iters='abc')",
+        "optim_wrapper = 'x'\nmodel = [1]",
+        "auto_scale_lr = dict(enable=True)\ntrain_dataloader = dict(batch_size=2)\n"
+        "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))",
+        "train_dataloader = dict(dataset=5)",
+    ],
+)
+def test_one_odd_run_costs_no_other_its_row(folder: Path, config: str) -> None:
+    launch(folder / "odd", "20260103_000000", [{"lr": 1, "step": 3}], config=config)
+    with pytest.warns(UserWarning, match="odd"):
+        table = result_table(load_runs(folder)).set_index("run")
+    assert table.loc["odd", "verdict"].startswith("not readable: ")
+    assert table.loc["ours", "accuracy/top1"] == 97.5
+
+
+def test_the_run_column_is_always_shown() -> None:
+    empty = pd.DataFrame([{"run": "", "status": "finished"}])
+    assert "finished" in render_terminal(empty)

@@ -94,7 +94,7 @@ def test_an_optimizer_that_theory_does_not_know_is_measured_without_prediction(
 
 
 def test_several_optimizers_are_refused_in_one_line(tmp_path: Path) -> None:
-    runner = tiny_runner(tmp_path, [{"type": "SMDHook"}])
+    runner = tiny_runner(tmp_path, [])
     runner.optim_wrapper = OptimWrapperDict(
         generator=OptimWrapper(torch.optim.SGD(runner.model.parameters(), lr=0.1))
     )
@@ -102,7 +102,7 @@ def test_several_optimizers_are_refused_in_one_line(tmp_path: Path) -> None:
         SMDHook().before_train(runner)
 
 
-@pytest.mark.parametrize("interval", [0, -1, 1.5, "50", None])
+@pytest.mark.parametrize("interval", [0, -1, 1.5, "50", None, True])
 def test_a_senseless_interval_is_refused_in_one_line(interval: object) -> None:
     with pytest.raises(ValueError, match=r"SMDHook: interval must be .* got") as error:
         SMDHook(interval=interval)  # type: ignore[arg-type]
@@ -178,3 +178,21 @@ def test_verdicts_are_told_by_reason() -> None:
     assert re.sub(r"\s+", " ", text) == (
         "SMD: 1 of 3 weight matrices are scale-invariant. left out, frozen: b, c"
     )
+
+
+def test_resuming_a_finished_run_keeps_what_it_measured(tmp_path: Path) -> None:
+    hooks = [{"type": "SMDHook", "interval": 1}]
+    tiny_runner(tmp_path, hooks, iterations=40).train()
+    smd_folder(tmp_path).parent.rename(tmp_path / "20000101_000000")
+    checkpoint = str(tmp_path / "iter_40.pth")
+    tiny_runner(tmp_path, hooks, 40, resume=True, load_from=checkpoint).train()
+    (run,) = load_runs(tmp_path)
+    assert run.weights.set_index("parameter").loc["conv.weight", "scale_invariant"]
+    assert len(run.samples) == 80
+    assert run.scores["parameter"].tolist() == ["conv.weight"]
+
+
+def test_two_of_them_are_refused(tmp_path: Path) -> None:
+    runner = tiny_runner(tmp_path, [{"type": "SMDHook"}, {"type": "SMDHook", "interval": 7}])
+    with pytest.raises(RuntimeError, match="in the config twice"):
+        runner.train()
