@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import inspect
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS
 
+from benchmarks.components import check_component, type_name
 from benchmarks.errors import UsageError
 
 
 def check(cfg: Config) -> None:
-    """Check data sets, hooks, work dir and precision of a config.
+    """Check work dir, checkpoints, precision, hooks, schedules and data sets of a config.
 
     Raises:
         UsageError: With one line that says what is wrong, where, and what to do.
     """
-    _check_work_dir(Path(cfg.work_dir))
-    _check_precision(cfg)
-    _check_hooks(cfg)
-    _check_data(cfg)
+    checks = {
+        "work_dir": _check_work_dir,
+        "checkpoint": _check_checkpoint,
+        "optim_wrapper": _check_optimizer,
+        "hooks": _check_hooks,
+        "data": _check_data,
+    }
+    for part, check_part in checks.items():
+        try:
+            check_part(cfg)
+        except UsageError:
+            raise
+        except Exception as error:  # values of a kind that nobody expects there
+            line = " ".join(str(error).split())
+            raise UsageError(
+                f"the config's {part} cannot be used: {type(error).__name__}: {line}"
+            ) from error
 
 
-def _check_work_dir(work_dir: Path) -> None:
+def _check_work_dir(cfg: Config) -> None:
+    work_dir = Path(cfg.work_dir)
     for folder in (work_dir, *work_dir.absolute().parents):
         if folder.is_dir():
             if not os.access(folder, os.W_OK | os.X_OK):
@@ -42,14 +56,34 @@ def _check_work_dir(work_dir: Path) -> None:
             )
 
 
-def _check_precision(cfg: Config) -> None:
-    if str(cfg.optim_wrapper.get("type")).endswith("AmpOptimWrapper") and not (
-        torch.cuda.is_available()
-    ):
+def _check_checkpoint(cfg: Config) -> None:
+    path = cfg.get("load_from")
+    pointer = Path(cfg.work_dir) / "last_checkpoint"
+    if cfg.get("resume") and not path and pointer.is_file():
+        path = pointer.read_text().strip()
+    if not path or "://" in path:
+        return
+    if not Path(path).is_file():
+        raise UsageError(f"checkpoint {path} does not exist; set load_from, or mend {pointer}")
+    # what torch.save has written since 1.6 is a zip; a cut-off one is none
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"checkpoint {path} is cut off or no checkpoint; resume from another")
+
+
+def _check_optimizer(cfg: Config) -> None:
+    if type_name(cfg.optim_wrapper) == "AmpOptimWrapper" and not torch.cuda.is_available():
         raise UsageError(
             "mixed precision (--amp, AmpOptimWrapper) needs a GPU and none is visible; "
             "leave it out or set optim_wrapper.type=OptimWrapper"
         )
+    schedulers = cfg.get("param_scheduler") or []
+    with OPTIMIZERS.switch_scope_and_registry(cfg.get("default_scope")) as registry:
+        if "optimizer" in cfg.optim_wrapper:
+            check_component(cfg.optim_wrapper.optimizer, registry, "optimizer")
+    with PARAM_SCHEDULERS.switch_scope_and_registry(cfg.get("default_scope")) as registry:
+        for scheduler in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
+            options = {k: v for k, v in scheduler.items() if k != "convert_to_iter_based"}
+            check_component(options, registry, "param_scheduler")
 
 
 def _check_hooks(cfg: Config) -> None:
@@ -57,39 +91,17 @@ def _check_hooks(cfg: Config) -> None:
     with HOOKS.switch_scope_and_registry(cfg.get("default_scope")) as registry:
         for hook in hooks:
             if isinstance(hook, Mapping):
-                _check_hook(dict(hook), registry)
+                _check_hook(hook, registry)
 
 
-def _check_hook(hook: dict[str, Any], registry: Any) -> None:
-    name = hook.pop("type", None)
-    found = name if inspect.isclass(name) else registry.get(str(name))
-    if found is None:
-        raise UsageError(
-            f"hook '{name}' is not registered{_suggest(str(name), HOOKS.module_dict)}; name the "
-            "module that defines it in custom_imports"
-        )
-    for of_the_registry in ("priority", "_scope_"):
-        hook.pop(of_the_registry, None)
-    parameters = inspect.signature(found).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for option in hook:
-        if option not in parameters:
-            known = ", ".join(parameters) or "none"
-            raise UsageError(
-                f"{found.__name__}: unknown option '{option}'{_suggest(option, parameters)}; "
-                f"its options are: {known}"
-            )
-    if found.__module__.startswith("smd_hooks"):
+def _check_hook(hook: Mapping[str, Any], registry: Any) -> None:
+    found = check_component(hook, registry, "hook")
+    if found is not None and found.__module__.startswith("smd_hooks"):
+        options = {k: v for k, v in hook.items() if k not in ("type", "priority", "_scope_")}
         try:
-            found(**hook)
+            found(**options)
         except ValueError as error:
             raise UsageError(str(error)) from None
-
-
-def _suggest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def _check_data(cfg: Config) -> None:
@@ -102,9 +114,10 @@ def _check_data(cfg: Config) -> None:
         for dataset in datasets:
             _check_dataset(dataset, split, cfg)
     train, val = by_split.get("train", []), by_split.get("val", [])
-    if train and val and _is_image_folder(train[0]) and _is_image_folder(val[0]):
+    if train and _is_image_folder(train[0]):
         classification = importlib.import_module("benchmarks.pipelines.classification.check")
-        classification.check_same_classes(train[0], val[0])
+        if val and _is_image_folder(val[0]):
+            classification.check_same_classes(train[0], val[0])
         if "num_classes" in cfg.model:
             classification.check_num_classes(train[0], cfg.model.num_classes)
 
@@ -119,16 +132,22 @@ def leaf_datasets(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_image_folder(dataset: Mapping[str, Any]) -> bool:
-    return str(dataset.get("type")) == "ImageFolderDataset"
+    return type_name(dataset) == "ImageFolderDataset"
 
 
 def _check_dataset(dataset: Mapping[str, Any], split: str, cfg: Config) -> None:
     if _is_image_folder(dataset):
         classification = importlib.import_module("benchmarks.pipelines.classification.check")
         classification.check_dataset(dataset)
-    elif cfg.get("default_scope") == "mmdet" and "ann_file" in dataset:
+    elif "ann_file" in dataset and _is_of_mmdet(dataset, cfg):
         detection = importlib.import_module("benchmarks.pipelines.detection.check")
         detection.check_dataset(dataset)
         evaluators = cfg.get(f"{split}_evaluator") or []
         for evaluator in [evaluators] if isinstance(evaluators, Mapping) else evaluators:
             detection.check_evaluator(evaluator, dataset)
+
+
+def _is_of_mmdet(dataset: Mapping[str, Any], cfg: Config) -> bool:
+    kind = dataset.get("type")
+    module = getattr(kind, "__module__", str(kind))  # a class, in new-style configs
+    return cfg.get("default_scope") == "mmdet" or module.startswith("mmdet.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,12 +18,19 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from benchmarks import preflight
+from benchmarks.components import type_name
 from benchmarks.errors import UsageError
 from benchmarks.finite_loss_hook import FiniteLossHook
 from benchmarks.pipelines import mmcv_ops
 from smd_hooks.hooks import SMDHook
 from smd_hooks.hooks.runner_access import launch_folder
 from smd_hooks.records import RunState, write_state
+
+_LAUNCHERS = {  # what each leaves in the environment, and how to start under it
+    "pytorch": ("RANK", "torchrun -m"),
+    "slurm": ("SLURM_PROCID", "srun python -m"),
+    "mpi": ("OMPI_COMM_WORLD_LOCAL_RANK", "mpirun python -m"),
+}
 
 
 def add_parser(commands: Any) -> None:
@@ -41,15 +50,25 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--seed", type=int, help="default: the config's randomness.seed")
     parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="a.b=c overrides"
+        "--cfg-options", nargs="+", action=_Overrides, metavar="KEY=VALUE", help="a.b=c overrides"
     )
     # torchrun of torch < 2 hands this over as an argument
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
+class _Overrides(DictAction):
+    """MMEngine's own parser of ``a.b=c``, after a look at the form."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        for value in values:
+            if "=" not in value:
+                parser.error(f"--cfg-options: '{value}' is not of the form KEY=VALUE")
+        super().__call__(parser, namespace, values, option)
+
+
 def run(args: argparse.Namespace) -> int:
-    """Train; return 0 if the run finished, 1 if it failed."""
+    """Train; return 0 if the run finished, 1 if it failed, 130 on Ctrl-C."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     if find_spec("mmcv") is not None:  # before a config imports mmdet; classification needs neither
         mmcv_ops.install()
@@ -61,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         runner.train()
     except KeyboardInterrupt:
         _fail(runner, "interrupted")
+        return 130
     except Exception as error:
         _fail(runner, describe(error))
     else:
@@ -76,23 +96,25 @@ def load_config(args: argparse.Namespace) -> Config:
             in it to work on.
     """
     if not args.config.is_file():
-        raise UsageError(f"config {args.config} does not exist")
+        what = "is a folder, name a file in it" if args.config.is_dir() else "does not exist"
+        raise UsageError(f"config {args.config} {what}")
     try:
         cfg = Config.fromfile(args.config)
         cfg.merge_from_dict(args.cfg_options or {})
     except UsageError:
         raise
-    except Exception as error:  # a config is Python: anything can go wrong in it
+    except (Exception, SystemExit) as error:  # a config is Python: anything can go wrong in it
         raise UsageError(f"config {args.config} does not load: {describe(error)}") from error
     for part in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
-        if part not in cfg:
+        if not isinstance(cfg.get(part), Mapping):
             raise UsageError(f"config {args.config} has no '{part}', so it cannot be trained")
-    if args.launcher == "pytorch" and "RANK" not in os.environ:
-        raise UsageError("--launcher pytorch: start it with torchrun -m benchmarks run …")
+    variable, starter = _LAUNCHERS.get(args.launcher, ("", ""))
+    if variable and variable not in os.environ:
+        raise UsageError(f"--launcher {args.launcher}: start it with {starter} benchmarks run …")
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{args.config.stem}"
     if args.amp:
-        kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+        kind = type_name(cfg.optim_wrapper) if "type" in cfg.optim_wrapper else "OptimWrapper"
         if kind not in ("OptimWrapper", "AmpOptimWrapper"):
             raise UsageError(f"--amp needs optim_wrapper.type=OptimWrapper, the config has {kind}")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
@@ -111,18 +133,27 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the Runner and its loops, data sets included.
+    """Build the Runner, its loops with their data sets, and the optimizer.
 
     Raises:
-        UsageError: The config names or combines things that cannot be built.
+        UsageError: The config names or combines things that cannot be built. What the
+            attempt wrote is removed again.
     """
+    work_dir = Path(cfg.work_dir).absolute()
+    outermost = next((f for f in (*reversed(work_dir.parents), work_dir) if not f.exists()), None)
+    there = set(work_dir.iterdir()) if work_dir.is_dir() else set()
     try:
         runner = Runner.from_cfg(cfg)
         _ = runner.train_loop, cfg.get("val_cfg") is not None and runner.val_loop
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         return runner
-    except UsageError:
-        raise
     except Exception as error:
+        if is_main_process():
+            made = [outermost] if outermost else [f for f in work_dir.iterdir() if f not in there]
+            for path in made:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if isinstance(error, UsageError):
+            raise
         raise UsageError(f"the config cannot be built: {describe(error)}") from error
 
 

@@ -51,7 +51,8 @@ class SMDHook(Hook):
 
     Raises:
         ValueError: ``interval`` is not a whole number of 1 or more.
-        RuntimeError: At the start of training, if the run has several optimizers.
+        RuntimeError: At the start of training, if the run has several optimizers or the
+            config has this hook twice.
 
     Example::
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmengine.registry import HOOKS
 
 from benchmarks.__main__ import main
+from benchmarks.components import check_component, type_name
+from benchmarks.errors import UsageError
+from benchmarks.pipelines.classification.dataset import ImageFolderDataset
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
+from smd_hooks import SMDHook
 from tests.conftest import ROOT
 
 DIGITS = str(ROOT / "configs" / "demo" / "resnet_digits.py")
@@ -156,14 +164,84 @@ def test_scaling_without_a_base_batch_size(capsys: pytest.CaptureFixture[str], d
     assert "auto_scale_lr.base_batch_size" in line
 
 
-def test_a_model_that_cannot_be_built(
-    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("option", "says", "work_dir_exists"),
+    [
+        ("model.type=NoSuchModel", "NoSuchModel", False),
+        ("optim_wrapper.optimizer.lr=-1", "Invalid learning rate", True),
+        ("train_cfg.max_iters=abc", "cannot be built", False),
+        ("train_dataloader.batchsize=3", "batchsize", True),
+    ],
+)
+def test_what_only_the_runner_can_find_leaves_nothing_behind_either(
+    data: Path, option: str, says: str, work_dir_exists: bool
 ) -> None:
-    """Only the Runner can find this; it is still one line and exit code 2."""
-    options = [*with_digits(data), "model.type=NoSuchModel"]
-    code = main(["run", DIGITS, "--work-dir", str(tmp_path / "w"), "--cfg-options", *options])
-    assert code == 2
-    assert "NoSuchModel" in capsys.readouterr().err
+    """In a process of its own: MMEngine keeps loggers and visualizers of the same second."""
+    if work_dir_exists:
+        Path("runs/w").mkdir(parents=True)
+        Path("runs/w/precious").touch()
+    before = sorted(Path().rglob("*"))
+    command = [sys.executable, "-m", "benchmarks", "run", DIGITS, "--work-dir", "runs/w"]
+    done = subprocess.run(
+        [*command, "--cfg-options", *with_digits(data), option],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert says in last
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("param_scheduler.type=MultiStepLRR", "(did you mean 'MultiStepLR'?)"),
+        ("param_scheduler.gama=0.5", "unknown option 'gama' (did you mean 'gamma'?)"),
+        ("optim_wrapper.optimizer.type=SGDD", "optimizer 'SGDD' is not registered"),
+        ("optim_wrapper.optimizer.momentun=0.9", "(did you mean 'momentum'?)"),
+        ("default_hooks.checkpoint.intervall=3", "(did you mean 'interval'?)"),
+        ("load_from=nowhere.pth", "checkpoint nowhere.pth does not exist"),
+        ("model=None", "has no 'model'"),
+        ("train_dataloader=3", "has no 'train_dataloader'"),
+        ("train_dataloader.dataset=3", "the config's data cannot be used"),
+        ("custom_hooks=3", "the config's hooks cannot be used"),
+    ],
+)
+def test_misspelt_and_misplaced_values(
+    capsys: pytest.CaptureFixture[str], data: Path, option: str, says: str
+) -> None:
+    assert says in refused(capsys, DIGITS, "--cfg-options", *with_digits(data), option)
+
+
+def test_an_override_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", DIGITS, "--cfg-options", "foo"])
+    assert caught.value.code == 2
+    assert "'foo' is not of the form KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"half a checkpoint"])
+def test_resuming_from_a_broken_checkpoint(
+    capsys: pytest.CaptureFixture[str], data: Path, content: bytes
+) -> None:
+    Path("w").mkdir()
+    Path("w/iter_5.pth").write_bytes(content)
+    Path("w/last_checkpoint").write_text("w/iter_5.pth")
+    options = with_digits(data)
+    line = refused(capsys, DIGITS, "--resume", "--work-dir", "w", "--cfg-options", *options)
+    assert "checkpoint w/iter_5.pth is cut off or no checkpoint" in line
+
+
+def test_components_of_new_style_configs_are_classes(data: Path) -> None:
+    cfg = {"type": ImageFolderDataset, "data_root": "nowhere", "split": "train", "transforms": []}
+    assert type_name(cfg) == "ImageFolderDataset"
+    assert type_name({"type": "mmdet.CocoMetric"}) == "CocoMetric"
+    with pytest.raises(UsageError, match="unknown option 'intervall'"):
+        check_component({"type": SMDHook, "intervall": 1}, HOOKS, "hook")
 
 
 def test_leaf_datasets_are_found_inside_wrappers() -> None:

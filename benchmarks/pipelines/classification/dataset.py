@@ -37,7 +37,7 @@ def build_transforms(configs: Sequence[Mapping[str, Any]]) -> v2.Compose:
 def _build_transform(config: Mapping[str, Any]) -> v2.Transform:
     options = dict(config)
     name = options.pop("type", None)
-    transform = getattr(v2, name, None) if isinstance(name, str) else None
+    transform = getattr(v2, name, None) if isinstance(name, str) else name
     if not (isinstance(transform, type) and issubclass(transform, v2.Transform)):
         raise UsageError(
             f"transforms: {dict(config)} names no transform: set 'type' to the name of a class in "

@@ -11,6 +11,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.registry import DefaultScope
 
+from benchmarks.components import type_name
 from benchmarks.errors import UsageError
 
 
@@ -65,7 +66,7 @@ def check_evaluator(evaluator_cfg: Mapping[str, Any], dataset_cfg: Mapping[str, 
         UsageError: its annotation file is missing, or another one than the dataset's.
     """
     ann_file = evaluator_cfg.get("ann_file")
-    if not str(evaluator_cfg["type"]).endswith("CocoMetric") or ann_file is None:
+    if type_name(evaluator_cfg) != "CocoMetric" or ann_file is None:
         return
     if evaluator_cfg.get("backend_args") or "://" in ann_file:
         return
@@ -172,8 +173,9 @@ def _check_images(
             f"image folder {folder} is missing: set the dataset's data_prefix.img, "
             f"relative to data_root ({root})"
         )
-    if not coco["images"]:
-        raise UsageError(f"annotation file {ann_file} lists no images: give one that does")
+    for part in ("images", "annotations"):
+        if not coco[part]:
+            raise UsageError(f"annotation file {ann_file} lists no {part}: give one that does")
     annotated = {annotation["image_id"] for annotation in coco["annotations"]}
     first = next((image for image in coco["images"] if image["id"] in annotated), coco["images"][0])
     path = folder / first["file_name"]
