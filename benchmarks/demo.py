@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
 from benchmarks.provenance import provenance
-from smd_hooks.analysis import Run, load_runs, result_table, write_table
+from smd_hooks.analysis import Run, load_runs, predict, result_table, score, write_table
 from smd_hooks.analysis.figures import draw_angular_updates
 from smd_hooks.analysis.table import render_terminal
 from smd_hooks.records import read_state
@@ -172,6 +172,7 @@ def describe_run(run: Run) -> list[str]:
         for reason, group in left_out.groupby("reason", sort=False):
             names = ", ".join(name.removesuffix(".weight") for name in group["parameter"])
             lines.append(f"  not scale-invariant: {names} ({reason})")
+        lines += _control(run)
     data = run.predicted
     if len(data) and data["stage"].max() > 0:
         median = data.groupby("step")["angle_ratio"].median()
@@ -185,3 +186,24 @@ def describe_run(run: Run) -> list[str]:
             f"then {after.min():.2f} to {after.max():.2f}, at the end {after.iloc[-1]:.2f}"
         )
     return lines
+
+
+def _control(run: Run) -> list[str]:
+    """Score the weights that are not scale-invariant as if they were: that must fail."""
+    weights = run.weights
+    others = [
+        bool(measured) and invariant is False
+        for measured, invariant in zip(weights["measured"], weights["scale_invariant"], strict=True)
+    ]
+    if not any(others) or not len(run.samples):
+        return []
+    pretended = weights.assign(scale_invariant=others)
+    predicted = predict(run.samples, pretended)
+    ends = predicted.groupby(["stage", "parameter"])["angle_ratio"].last().groupby("stage").median()
+    error = score(predicted, pretended)["trajectory_error"].median()
+    ratios = ", ".join(f"{ratio:.2f}" for ratio in ends)
+    return [
+        "  control, the same scores for what is not scale-invariant "
+        f"(median of {sum(others)}): Δ/Δ* {ratios} at the stages' ends, "
+        f"trajectory_error {error:.2f}"
+    ]

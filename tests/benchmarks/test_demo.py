@@ -23,11 +23,15 @@ def test_every_run_of_the_demo_has_its_config_and_its_column() -> None:
 def test_a_run_is_told_in_words(tmp_path: Path) -> None:
     steps = np.arange(800)
     samples = perfect_samples(steps, np.where(steps < 300, 0.1, 0.01), weights=2)
+    samples["angular_update"] *= np.where(samples["weight"] == 1, 3.0, 1.0)
     weights = [weight("a"), weight("fc.weight", invariant=False)]
     launch(tmp_path / "run", "20260101_000000", [], samples, {"first_step": 0, "weights": weights})
-    name, left_out, drop = describe_run(load_runs(tmp_path)[0])
+    name, left_out, control, drop = describe_run(load_runs(tmp_path)[0])
     assert name == "run"
     assert left_out == "  not scale-invariant: fc (reaches the loss before any norm)"
+    # three times what it should be, and after one relaxation time of climbing
+    assert "(median of 1): Δ/Δ* 3.00, 1.4" in control
+    assert "trajectory_error 1.1" in control
     assert "at the lr drop by 10: 0.32 (1/√k is 0.32)" in drop
 
 
