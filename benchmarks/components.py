@@ -11,6 +11,9 @@ from mmengine.registry import Registry
 
 from benchmarks.errors import UsageError
 
+OF_THE_REGISTRY = ("type", "priority", "_scope_")
+"""Keys of a component's config that MMEngine takes out before it calls the class."""
+
 
 def type_name(config: Mapping[str, Any]) -> str:
     """Return the bare class name of a config's ``type``."""
@@ -44,8 +47,7 @@ def check_component(config: Mapping[str, Any], registry: Registry, what: str) ->
         return None
     named, takes_any = _options(found)
     for option in config:
-        # the first three belong to MMEngine's registry, not to the class
-        if option in ("type", "priority", "_scope_") or option in named:
+        if option in OF_THE_REGISTRY or option in named:
             continue
         alike = suggest(option, named)
         if alike or not takes_any:

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS
 
-from benchmarks.components import check_component, type_name
+from benchmarks.components import OF_THE_REGISTRY, check_component, type_name
 from benchmarks.errors import UsageError
 
 
@@ -97,7 +97,7 @@ def _check_hooks(cfg: Config) -> None:
 def _check_hook(hook: Mapping[str, Any], registry: Any) -> None:
     found = check_component(hook, registry, "hook")
     if found is not None and found.__module__.startswith("smd_hooks"):
-        options = {k: v for k, v in hook.items() if k not in ("type", "priority", "_scope_")}
+        options = {k: v for k, v in hook.items() if k not in OF_THE_REGISTRY}
         try:
             found(**options)
         except ValueError as error:

@@ -61,6 +61,7 @@ class EquilibriumRescaleHook(Hook):
     def __init__(self) -> None:
         self._observer: ScaleInvarianceObserver | None = None
         self._weights: dict[str, tuple[str, ...]] = {}
+        self._rates: list[float] = []
         self._warned = False
 
     def before_train(self, runner: Runner) -> None:
@@ -83,7 +84,11 @@ class EquilibriumRescaleHook(Hook):
                 v.parameter: v.norms for v in self._observer.verdicts() if v.scale_invariant
             }
             self._observer = None
-        self._follow(runner)
+        groups = single_optimizer(runner, "EquilibriumRescaleHook").param_groups
+        rates = [float(group["lr"]) for group in groups]
+        if rates != self._rates:  # most iterations end here, without a look at any weight
+            self._rates = rates
+            self._follow(runner)
 
     def _warn_once(self, runner: Runner, name: str) -> None:
         if not self._warned:

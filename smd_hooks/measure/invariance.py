@@ -157,7 +157,7 @@ class ScaleInvarianceObserver:
 
 
 def judge(statistic: float | None, destination: Destination | None) -> tuple[bool | None, str]:
-    """Decide by the gradient, and take the reason from the structure.
+    """Decide by the gradient, unless the structure is certain; it also gives the reason.
 
     Args:
         statistic: Mean z² over batches; None if there was no gradient.

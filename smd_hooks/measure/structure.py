@@ -1,8 +1,9 @@
 """What a weight's output meets first, read off the autograd graph of one forward pass.
 
-The gradient decides whether a weight is scale-invariant; this module says why. It works
-on any network, because it looks at what was computed and not at module names: from each
-weight it follows the output through positively homogeneous operations (ReLU, pooling,
+The gradient decides whether a weight is scale-invariant; this module says why, and rules
+out what early gradients may not show yet (a bias that is still 0, say). It works on any
+network, because it looks at what was computed and not at module names: from each weight
+it follows the output through positively homogeneous operations (ReLU, pooling,
 reshaping) to the first operation that is none.
 """
 

@@ -12,6 +12,9 @@ from .schema import FOLDER, STATE_FILE, write_json
 
 Status = Literal["running", "finished", "failed"]
 
+DEAD_AFTER = 600.0
+"""Seconds without a sign of life after which a run that says it runs counts as dead."""
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -23,7 +26,6 @@ class RunState:
         max_iterations: Iterations planned.
         error: One line, if it failed.
         updated: Unix time of the last sign of life.
-        slack: Seconds without a sign of life after which a running run is dead.
     """
 
     status: Status
@@ -31,12 +33,11 @@ class RunState:
     max_iterations: int = 0
     error: str = ""
     updated: float = 0.0
-    slack: float = 600.0
 
     @property
     def is_dead(self) -> bool:
         """Whether it says that it runs, but has not said so for too long."""
-        return self.status == "running" and time.time() - self.updated > self.slack
+        return self.status == "running" and time.time() - self.updated > DEAD_AFTER
 
 
 def write_state(launch_folder: Path, state: RunState) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +82,19 @@ def test_status_of_our_own_runs(tmp_path: Path) -> None:
     folder = launch(tmp_path, "20260101_000000")
     for state, status in (
         (RunState("running"), "running"),
-        (RunState("running", slack=-1), "dead"),
         (RunState("failed", error="NaN"), "failed"),
         (RunState("finished"), "finished"),
     ):
         write_state(folder, state)
         assert load_runs(tmp_path)[0].status == status
+
+
+def test_a_run_that_has_been_silent_for_long_is_dead(tmp_path: Path) -> None:
+    folder = launch(tmp_path, "20260101_000000")
+    write_state(folder, RunState("running"))
+    path = folder / "smd" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "updated": time.time() - 700}))
+    assert load_runs(tmp_path)[0].status == "dead"
 
 
 def test_broken_and_foreign_files_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
