@@ -1,23 +1,46 @@
 """What an optimizer's hyperparameters say a scale-invariant weight must do. Floats only."""
 
-from .equilibrium import equilibrium_angle, equilibrium_norm, relaxation_time, rescale_factor
-from .trajectory import (
-    Trajectory,
-    driving_moment,
-    relaxation_ratio,
-    second_moment_trajectory,
+from .assumptions import Assumptions, check_assumptions
+from .diffusion import decay_factor, decay_rate, direction_memory, step_exponent
+from .equilibrium import (
+    drifting_equilibrium_angle,
+    equilibrium_angle,
+    equilibrium_norm,
+    relaxation_time,
+    rescale_factor,
 )
-from .update_rules import NoPrediction, UpdateRule
+from .gradient_noise import NoiseAverage, two_batch_estimate
+from .representation import predicted_representation_change, snr_step_factor
+from .rule_readers import register_rule
+from .second_moments import StepMoments, driving_moment
+from .trajectory import Trajectory, relaxation_ratio, second_moment_trajectory
+from .update_rules import AdamRule, LionRule, NoPrediction, SGDRule, UpdateRule
 
 __all__ = [
+    "AdamRule",
+    "Assumptions",
+    "LionRule",
     "NoPrediction",
+    "NoiseAverage",
+    "SGDRule",
+    "StepMoments",
     "Trajectory",
     "UpdateRule",
+    "check_assumptions",
+    "decay_factor",
+    "decay_rate",
+    "direction_memory",
+    "drifting_equilibrium_angle",
     "driving_moment",
     "equilibrium_angle",
     "equilibrium_norm",
+    "predicted_representation_change",
+    "register_rule",
     "relaxation_ratio",
     "relaxation_time",
     "rescale_factor",
     "second_moment_trajectory",
+    "snr_step_factor",
+    "step_exponent",
+    "two_batch_estimate",
 ]

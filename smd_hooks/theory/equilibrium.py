@@ -1,81 +1,138 @@
 """Where a scale-invariant weight ends up under an update rule, and how fast.
 
-All functions need weight decay and a learning rate, and a product of both below
-2(1 + momentum): otherwise there is no equilibrium, and they raise
-:class:`NoPrediction` rather than return zero or infinity.
+Everything follows from three numbers of a rule. The *decay rate* s is the share of the
+norm that weight decay takes per step. The *direction memory* D is how much further a
+weight diffuses for its steps remembering each other: the sum, over all lags, of the
+steps' autocorrelation under white gradients. The *step exponent* p says how steps shrink
+as the weight grows, ‖η·u‖ ∝ ‖w‖^−p. Then, to first order in s::
+
+    Δ*² = 2s/D         τ = 1/(2(1 + p)·s) on r^(2+2p)        rescale by k^(−1/(2+2p))
+
+| rule                              | s          | D                                | p |
+|-----------------------------------|------------|----------------------------------|---|
+| SGD, heavy ball, coupled λ        | ηλ/(1−α)   | (1+α)/(1−α)                      | 1 |
+| Nesterov, coupled λ               | ηλ/(1−α)   | (1+α)/((1−α)(1+2α−2α³))          | 1 |
+| SGDW (decoupled λ)                | ηλ         | as with coupled λ                | 1 |
+| AdamW                             | ηλ         | (1+β₁)/(1−β₁)                    | 0 |
+| Lion and other sign rules         | ηλ         | Σ (2/π)·arcsin ρₖ over all lags  | 0 |
+
+Where there is no equilibrium (no weight decay, no learning rate, decay that diverges) or
+none that hyperparameters can tell (Adam with L2), functions raise :class:`NoPrediction`
+rather than return zero or infinity.
+
+Sources: Wan et al., *Spherical Motion Dynamics*, Theorems 1 and 2 (SGD and heavy ball);
+Kosson et al., *Rotational Equilibrium* (AdamW, Lion); the common form, Nesterov, SGDW
+and the exact D of sign rules are derived.
 """
 
 from __future__ import annotations
 
 import math
 
-from .update_rules import NoPrediction, UpdateRule
+from .diffusion import L2_ADAM, decay_rate, direction_memory, step_exponent
+from .update_rules import AdamRule, LionRule, NoPrediction, SGDRule, UpdateRule
 
 
-def _decay_per_step(rule: UpdateRule) -> float:
-    """ηλ, the share of the weight that decay takes per step of the undamped rule."""
-    if rule.weight_decay <= 0:
-        raise NoPrediction("not applicable: no weight decay, so no equilibrium")
-    if rule.lr <= 0:
-        raise NoPrediction("not applicable: learning rate is 0")
-    decay = rule.step_lr * rule.weight_decay
-    if not decay < 2 * (1 + rule.momentum):
-        raise NoPrediction("not applicable: lr · weight_decay is so large that decay diverges")
-    return decay
-
-
-def equilibrium_angle(rule: UpdateRule) -> float:
+def equilibrium_angle(
+    rule: UpdateRule, moment: float | None = None, elements: int | None = None
+) -> float:
     """Angular update Δ* per step in equilibrium.
 
-    Exact for SGD and heavy ball, cos Δ* = 1 − ηλ/(1+α). For Nesterov the first-order
-    form for white gradients: momentum-aligned gradients move it.
+    Exact in ηλ for SGD and heavy ball, cos Δ* = 1 − ηλ/(1+α), and for rules with
+    decoupled decay q = 1 − ηλ and linear momentum β (SGDW, AdamW), cos Δ* = (q+β)/(1+qβ);
+    the first-order form for Nesterov and the sign rules.
+
+    Args:
+        rule: The update rule.
+        moment: Only for Adam with L2: Σᵢ sᵢ, as in :func:`equilibrium_norm`.
+        elements: Only for Adam with L2: the weight's number of elements.
 
     Returns:
-        Δ* in radians per step. The same for every scale-invariant weight of the group.
+        Δ* in radians per step. But for Adam with L2 it is the same for every
+        scale-invariant weight of the group.
 
     Raises:
-        NoPrediction: There is no equilibrium.
+        NoPrediction: There is no equilibrium; Adam with L2 without ``moment`` and
+            ``elements``.
 
-    Source: Wan et al., *Spherical Motion Dynamics*, Theorems 1 and 2; Nesterov derived.
-
-    >>> round(equilibrium_angle(UpdateRule(lr=0.2, weight_decay=1e-4, momentum=0.9)), 6)
+    >>> round(equilibrium_angle(SGDRule(lr=0.2, weight_decay=1e-4, momentum=0.9)), 6)
     0.004588
     """
-    decay = _decay_per_step(rule)
-    a = rule.momentum
-    if rule.nesterov:
-        return math.sqrt(2 * decay * (1 + 2 * a - 2 * a**3) / (1 + a))
-    # 1 − cos Δ = 2 sin²(Δ/2): no cancellation at small angles
-    return 2 * math.asin(math.sqrt(decay / (1 + a) / 2))
+    if isinstance(rule, AdamRule) and not rule.decoupled:
+        if moment is None or elements is None:
+            raise NoPrediction(L2_ADAM)
+        share = (1 - rule.beta1) / (1 + rule.beta1)
+        return rule.lr * math.sqrt(elements * share) / equilibrium_norm(rule, moment)
+    s, memory = decay_rate(rule), direction_memory(rule)
+    if isinstance(rule, LionRule) or (isinstance(rule, SGDRule) and rule.nesterov):
+        return math.sqrt(2 * s / memory)
+    if isinstance(rule, AdamRule) or (isinstance(rule, SGDRule) and rule.decoupled):
+        memory -= s * (memory - 1) / 2
+    # s/D = 1 − cos Δ = 2 sin²(Δ/2): no cancellation at small angles
+    return 2 * math.asin(math.sqrt(s / memory / 2))
 
 
-def equilibrium_norm(rule: UpdateRule, second_moment: float) -> float:
+def equilibrium_norm(
+    rule: UpdateRule, moment: float | None = None, elements: int | None = None
+) -> float:
     """Equilibrium norm r* of a scale-invariant weight.
 
     Args:
         rule: The update rule.
-        second_moment: L = E h̃, the mean of (‖g‖² + 2α⟨v₋₁, g⟩)·‖w‖² for SGD and heavy
-            ball, of (‖g‖² + 2α²⟨v₋₁, g⟩)·‖w‖² for Nesterov, v₋₁ the momentum buffer
-            before the step. See :func:`smd_hooks.theory.trajectory.driving_moment`.
+        moment: The mean of :func:`smd_hooks.theory.driving_moment`: for SGD the unit
+            gradient's L, for AdamW E‖u‖², for sign rules E(‖u‖² − 2⟨w,u⟩/η); for Adam
+            with L2 it is Σᵢ sᵢ, sᵢ the RMS of coordinate i of the unit gradient.
+        elements: For AdamW and sign rules, instead of ``moment``: the weight's number of
+            elements, from which white gradients give it.
 
     Raises:
-        NoPrediction: There is no equilibrium, or the moment is not positive (gradients
-             aligned against the momentum more than they are large).
+        NoPrediction: There is no equilibrium, the moment is not positive (gradients
+             aligned against the momentum more than they are large), or neither the moment
+             nor (but for SGD and Adam with L2) the number of elements is given.
 
-    Source: Wan et al., *Spherical Motion Dynamics*, Theorems 1 and 2.
+    >>> round(equilibrium_norm(AdamRule(2e-3, 0.1), elements=10_000), 1)  # RMS .1
+    10.0
     """
-    decay = _decay_per_step(rule)
-    if not second_moment > 0:
+    s = decay_rate(rule)
+    if moment is None:
+        moment = _white_moment(rule, elements)
+    if not moment > 0:
         raise NoPrediction("not applicable: the driving second moment is not positive")
+    if isinstance(rule, SGDRule):
+        return _sgd_norm(rule, s, moment)
+    if isinstance(rule, AdamRule):
+        if not rule.decoupled:
+            return float((rule.lr * moment / (2 * rule.weight_decay)) ** (1 / 3))
+        kept = (1 - s) * rule.beta1
+        moment *= (1 + kept) / (1 - kept)
+    return rule.lr * math.sqrt(moment / (s * (2 - s)))
+
+
+def _white_moment(rule: UpdateRule, elements: int | None) -> float:
+    if elements is not None and isinstance(rule, LionRule):
+        return rule.scale**2 * elements * direction_memory(rule)
+    if elements is not None and isinstance(rule, AdamRule):
+        return elements / direction_memory(rule)
+    raise NoPrediction("not applicable: the norm depends on the gradient's second moment")
+
+
+def _sgd_norm(rule: SGDRule, s: float, moment: float) -> float:
+    """r*⁴ = η²L/(2s(1−α)²), with the terms of next order in ηλ but for Nesterov's SGDW."""
     a = rule.momentum
-    return float(
-        (rule.step_lr * second_moment / (rule.weight_decay * (1 - a) * (2 - decay / (1 + a))))
-        ** 0.25
-    )
+    step = rule.lr * (1 - rule.dampening) / (1 - a)
+    if not rule.decoupled:
+        s *= 1 - s * (1 - a) / (1 + a) / 2
+    elif not rule.nesterov:
+        q = 1 - s
+        s *= (1 - s / 2) * (1 + a) * (1 - q * a) / (1 + q * a) / (1 - a)
+    return float((step**2 * moment / (2 * s)) ** 0.25)
 
 
 def relaxation_time(rule: UpdateRule) -> float:
-    """Relaxation time τ = (1−α)/(4ηλ) of ‖w‖⁴ towards r*⁴.
+    """Relaxation time τ = 1/(2(1 + p)·s) of r^(2+2p) towards its equilibrium.
+
+    That is (1−α)/(4ηλ) on r⁴ for SGD with coupled decay, 1/(4ηλ) on r⁴ for SGDW and
+    1/(2ηλ) on r² for AdamW and the sign rules.
 
     Returns:
         τ in optimizer steps.
@@ -83,26 +140,57 @@ def relaxation_time(rule: UpdateRule) -> float:
     Raises:
         NoPrediction: There is no equilibrium.
 
-    >>> round(relaxation_time(UpdateRule(lr=0.1, weight_decay=1e-4, momentum=0.9)))
+    >>> round(relaxation_time(SGDRule(lr=0.1, weight_decay=1e-4, momentum=0.9)))
     2500
     """
-    return (1 - rule.momentum) / (4 * _decay_per_step(rule))
+    return 1 / (2 * (1 + step_exponent(rule)) * decay_rate(rule))
 
 
 def rescale_factor(rule: UpdateRule, k: float) -> float:
     """Factor on scale-invariant weights that keeps equilibrium when η becomes η/k.
 
-    The SGD family's step length goes as 1/‖w‖ (p = 1), hence k^{−1/(2+2p)} = k^{−1/4}.
+    k^(−1/(2+2p)): k^(−1/4) for the SGD family, k^(−1/2) for AdamW and the sign rules.
 
     Args:
-        rule: The update rule (any SGD: all share the factor).
+        rule: The update rule.
         k: Old learning rate over new, positive.
 
-    Source: Wan et al., *Spherical Motion Dynamics*, §4.
+    Raises:
+        NoPrediction: Adam with L2, which no factor keeps in equilibrium.
+        ValueError: ``k`` is not positive.
 
-    >>> round(rescale_factor(UpdateRule(lr=0.1, weight_decay=1e-4), 10), 4)
+    Source: Wan et al., *Spherical Motion Dynamics*, §4 (SGD); otherwise derived.
+
+    >>> round(rescale_factor(SGDRule(lr=0.1, weight_decay=1e-4), 10), 4)
     0.5623
     """
     if not k > 0:
         raise ValueError(f"k must be positive, got {k}")
-    return float(k**-0.25)
+    return float(k ** (-1 / (2 + 2 * step_exponent(rule))))
+
+
+def drifting_equilibrium_angle(rule: UpdateRule, drift: float) -> float:
+    """Angular update when the driving moment drifts, H ∝ e^(drift·t), slowly for the momentum.
+
+    Δ² = (2s + μ/(1 + p))/D, that is Δ*²·(1 + μτ): vanishing gradients (μ < 0) pull the
+    angle below Δ*.
+
+    Args:
+        rule: The update rule.
+        drift: μ per optimizer step.
+
+    Returns:
+        Radians per step.
+
+    Raises:
+        NoPrediction: There is no equilibrium; with −μ ≥ 1/τ there is none either, since
+            the driving moment falls faster than weight decay lets the norm follow.
+
+    Source: derived.
+    """
+    followed = 1 + drift * relaxation_time(rule)
+    if not followed > 0:
+        raise NoPrediction(
+            "not applicable: the driving second moment falls faster than the norm can follow"
+        )
+    return equilibrium_angle(rule) * math.sqrt(followed)

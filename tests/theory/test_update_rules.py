@@ -1,35 +1,56 @@
 from __future__ import annotations
 
+import json
+
 import pytest
-import torch
 
-from smd_hooks.theory import NoPrediction, UpdateRule
+from smd_hooks.theory import AdamRule, LionRule, NoPrediction, SGDRule, UpdateRule
 
-
-def test_reads_every_setting_of_a_live_sgd() -> None:
-    weight = torch.nn.Parameter(torch.ones(2, 2))
-    optimizer = torch.optim.SGD([weight], lr=0.3, momentum=0.8, dampening=0.1, weight_decay=0.02)
-    rule = UpdateRule.from_optimizer(optimizer, optimizer.param_groups[0])
-    assert rule == UpdateRule(0.3, 0.02, 0.8, 0.1, False)
-    assert rule.step_lr == pytest.approx(0.27)
+RULES = [
+    SGDRule(0.1, 1e-4, 0.9, nesterov=True),
+    SGDRule(0.1, 1e-4, 0.9, 0.5, decoupled=True),
+    AdamRule(1e-3, 0.1, 0.8, 0.95, decoupled=False),
+    LionRule(1e-4, 1.0, 0.95, 0.98, 0.5),
+]
 
 
-def test_json_round_trip() -> None:
-    rule = UpdateRule(0.1, 1e-4, 0.9, nesterov=True)
-    assert UpdateRule.from_config(rule.to_json()) == rule
+@pytest.mark.parametrize("rule", RULES)
+def test_json_round_trip(rule: UpdateRule) -> None:
+    assert UpdateRule.from_json(json.loads(json.dumps(rule.to_json()))) == rule
 
 
-def test_dampening_counts_only_with_momentum() -> None:
-    """torch applies dampening to the momentum buffer; plain SGD has none."""
-    assert UpdateRule.from_config({"type": "SGD", "lr": 1.0, "dampening": 0.5}).step_lr == 1.0
+def test_records_of_earlier_versions_are_read() -> None:
+    old = {"type": "SGD", "lr": 0.1, "weight_decay": 1e-4, "momentum": 0.9}
+    assert UpdateRule.from_json({**old, "dampening": 0.0, "nesterov": True}) == SGDRule(
+        0.1, 1e-4, 0.9, nesterov=True
+    )
 
 
-@pytest.mark.parametrize("name", ["AdamW", "Adam", "Lion", "SomethingNew"])
-def test_an_unknown_optimizer_gets_no_prediction_rather_than_a_wrong_one(name: str) -> None:
-    with pytest.raises(NoPrediction, match=f"no prediction for {name}"):
-        UpdateRule.from_config({"type": name, "lr": 0.1, "weight_decay": 0.1})
+@pytest.mark.parametrize("odd", [{"type": "Muon"}, {"type": "SGD", "spin": 1}, {}])
+def test_a_record_that_is_not_understood_gets_no_prediction(odd: dict[str, object]) -> None:
+    with pytest.raises(NoPrediction, match="not a rule known here"):
+        UpdateRule.from_json({"lr": 0.1, "weight_decay": 0.1, **odd})
 
 
-def test_ascent_gets_no_prediction() -> None:
-    with pytest.raises(NoPrediction, match="maximize"):
-        UpdateRule.from_config({"type": "SGD", "lr": 0.1, "maximize": True})
+@pytest.mark.parametrize("rule", RULES)
+def test_constants_are_what_a_schedule_of_lr_and_decay_leaves_alone(rule: UpdateRule) -> None:
+    moved = rule.at(0.5, 0.25)
+    assert (moved.lr, moved.weight_decay) == (0.5, 0.25)
+    assert moved.constants == rule.constants
+    assert moved.at(rule.lr, rule.weight_decay) == rule
+    assert len({r.constants for r in RULES}) == len(RULES)
+
+
+def test_constants_notice_a_scheduled_momentum() -> None:
+    assert SGDRule(0.1, 1e-4, 0.9).constants != SGDRule(0.1, 1e-4, 0.85).constants
+    assert AdamRule(0.1, 1e-4).constants != AdamRule(0.1, 1e-4, 0.95).constants
+
+
+def test_impossible_momentum_gets_no_prediction() -> None:
+    with pytest.raises(NoPrediction, match=r"momentum=1\.0: not in"):
+        SGDRule(0.1, 0.1, 1.0)
+    with pytest.raises(NoPrediction, match="Nesterov momentum with dampening"):
+        SGDRule(0.1, 0.1, 0.9, 0.5, nesterov=True)
+    for family in (AdamRule, LionRule):
+        with pytest.raises(NoPrediction, match="beta2=-1: not in"):
+            family(0.1, 0.1, 0.9, -1)
