@@ -1,73 +1,56 @@
-"""Which weights are scale-invariant, and if not, why.
+"""Which weights are scale-invariant, as which unit, and if not, why.
 
 L(w) = L(k·w) for all k > 0 means ⟨w, g⟩ = 0. Real gradients miss zero by rounding, and
 an unrelated gradient meets it by chance in one of twelve batches; the mean over batches
 of z² = ⟨w,g⟩²/Σ(wᵢgᵢ)² tells them apart by five orders of magnitude (3e-6 against 0.3).
+The same is asked of each row of the matrix (filter, neuron), and of weights that one
+norm joins. Where gradient and graph disagree, the function itself is asked.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .geometry import radial_statistic
+from .autograd_graph import Graph, tensors
+from .functional import ForwardCall, ScaleResponse, scale_response
+from .joint_groups import Candidate, JointGroup, candidates
+from .sharding import whole
 from .structure import Destination, destinations
+from .verdict import (
+    Z2_LIMIT,
+    Verdict,
+    is_tie,
+    judge,
+    largest_row_statistic,
+    tensor_statistic,
+)
 
-Z2_LIMIT = 1e-2
-"""Mean z² below which a weight counts as scale-invariant, if a norm was found behind it."""
-Z2_ROUNDING = 1e-4
-"""Mean z² that rounding alone can leave, bf16 included; below it no norm need be found."""
 BATCHES = 8
 """Batches that a verdict rests on."""
 PATIENCE = 4 * BATCHES
-"""Steps after which a weight that still has no gradient is called unknown."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is known about one parameter.
-
-    Attributes:
-        parameter: Its name in the model.
-        shape: Its shape.
-        scale_invariant: True, False, or None where the gradient was zero throughout.
-        statistic: Mean z² over ``batches``; None if there was no gradient.
-        batches: Batches with a non-zero gradient.
-        reason: In words, and for a weight left out the thing that stands in the way.
-        norms: Names of the norm modules that normalize it.
-    """
-
-    parameter: str
-    shape: tuple[int, ...]
-    scale_invariant: bool | None
-    statistic: float | None
-    batches: int
-    reason: str
-    norms: tuple[str, ...] = ()
-
-    @property
-    def is_matrix(self) -> bool:
-        """Whether it has two or more dimensions, and so could be scale-invariant."""
-        return len(self.shape) >= 2
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return asdict(self)
+"""Steps of each optimizer after which weights that rarely have a gradient are not waited for."""
 
 
 class ScaleInvarianceObserver:
-    """Watches the first training steps and says which weights are scale-invariant.
+    """Watches some training steps and says which weights are scale-invariant.
 
-    It costs no pass of its own: the gradients are those of training, and the reasons
-    come from the graph of one training forward. Once ``done`` it watches nothing more.
+    The gradients are those of training and the reasons come from the graph of one
+    training forward; passes of its own are made only by :meth:`verdicts`, and only for
+    weights on which gradient and graph disagree. While it watches it reads nothing
+    back from the device. Once ``done`` it watches nothing more.
+
+    Models whose own forward is never called (GANs whose ``train_step`` calls generator
+    and discriminator) are read through the calls of their direct children.
 
     Args:
         model: The model that is trained, in train mode and unwrapped (no DDP).
-        optimizer: Its optimizer.
+        optimizers: Its optimizer, or all of them.
 
     Example::
 
@@ -76,75 +59,153 @@ class ScaleInvarianceObserver:
         if observer.done:
             observer.detach()
             verdicts = observer.verdicts()
+
+    Source: z² and its limits derived; units and joint vectors: Wan et al., *Spherical
+    Motion Dynamics*, §2 (Definition 1) applied to rows and to concatenated weights.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizers: Optimizer | Sequence[Optimizer]) -> None:
         self.model = model
         self.done = False
         self.steps = 0
-        """Optimizer steps watched so far."""
+        """Optimizer steps watched so far, those of all optimizers."""
+        several = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
+        self._watched: dict[Optimizer, dict[str, nn.Parameter]] = {}
+        for optimizer in several:
+            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            self._watched[optimizer] = {n: p for n, p in model.named_parameters() if id(p) in held}
+        self._steps_of = dict.fromkeys(several, 0)
+        # per weight and step of its optimizer: Σwg and √Σ(wg)² of each row
+        self._rows: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
         self._destinations: dict[str, Destination] = {}
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self._held = {name for name, p in model.named_parameters() if id(p) in held}
-        self._watched = {
-            name: p for name, p in model.named_parameters() if name in self._held and p.ndim >= 2
-        }
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
-        self._forward_hook = model.register_forward_hook(
-            torch.compiler.disable(self._after_forward)
-        )
-        self._step_hook = optimizer.register_step_pre_hook(
-            torch.compiler.disable(self._before_step)
-        )
+        self._candidates: dict[tuple[str, ...], Candidate] = {}
+        self._calls: dict[nn.Module, ForwardCall] = {}
+        self._responses: dict[str, ScaleResponse | str] = {}
+        before_step = torch.compiler.disable(self._before_step)
+        self._handles = [o.register_step_pre_hook(before_step) for o in several]
+        self._watch_forward(model)
 
     def detach(self) -> None:
         """Stop watching; verdicts then rest on what was seen."""
-        self._forward_hook.remove()
-        self._step_hook.remove()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         self.done = True
 
-    def _after_forward(self, model: nn.Module, args: Any, outputs: Any) -> None:
-        if not self._destinations and model.training and torch.is_grad_enabled():
-            self._destinations = destinations(outputs, model)
+    # ----------------------------------------------------------------------- watching
+
+    def _watch_forward(self, module: nn.Module) -> None:
+        hook = torch.compiler.disable(self._after_forward)
+        self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+
+    def _after_forward(self, module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+        if self.done or not module.training or not torch.is_grad_enabled():
+            return
+        if not any(t.grad_fn is not None for t in tensors(outputs)):
+            return  # a preprocessor, say
+        self._calls[module] = ForwardCall.of(module, args, kwargs)
+        # optimizers take turns with their weights, so that one step shows not all of them
+        if min(self._steps_of.values()) < 2 and not self._matrices() <= self._destinations.keys():
+            graph = Graph.of(outputs, self.model)
+            self._destinations = destinations(graph) | self._destinations
+            self._candidates = {c.members: c for c in candidates(graph)} | self._candidates
+
+    def _matrices(self) -> set[str]:
+        return {name for own in self._watched.values() for name, p in own.items() if p.ndim >= 2}
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self.done:  # a hook cannot remove itself while the optimizer walks its hooks
             return
-        for name, weight in self._watched.items():
-            if weight.grad is None or weight.grad.is_sparse:
+        step = self._steps_of[optimizer]
+        for name, weight in self._watched[optimizer].items():
+            if weight.ndim < 2 or weight.grad is None or weight.grad.is_sparse:
                 continue
-            z2 = radial_statistic(weight, weight.grad)
-            seen = torch.isfinite(z2)
-            zero = torch.zeros_like(z2)
-            self._sums[name] = self._sums.get(name, zero) + torch.where(seen, z2, zero)
-            self._counts[name] = self._counts.get(name, zero) + seen
+            products = weight.detach().double().mul_(weight.grad)
+            row = tuple(range(1, weight.ndim))
+            sums = products.sum(row), torch.linalg.vector_norm(products, dim=row)
+            self._rows.setdefault(name, {})[step] = sums
+        self._steps_of[optimizer] += 1
         self.steps += 1
-        if self.steps >= PATIENCE or (self.steps >= BATCHES and self._everyone_has_enough()):
+        if not self._calls and self.steps == 1:
+            for child in self.model.children():
+                self._watch_forward(child)
+        slowest = min(self._steps_of.values())
+        enough = slowest >= BATCHES and all(len(s) >= BATCHES for s in self._rows.values())
+        # an optimizer that never steps must not keep the others waiting
+        if (enough and self._rows) or self.steps >= PATIENCE * len(self._steps_of):
             self.done = True
 
-    def _everyone_has_enough(self) -> bool:
-        counts = list(self._counts.values())
-        return bool(counts) and bool((torch.stack(counts) >= BATCHES).all())
+    # ----------------------------------------------------------------------- verdicts
 
     def verdicts(self) -> list[Verdict]:
-        """Return one verdict per parameter of the model, in the model's order."""
-        return [self._verdict(name, p) for name, p in self.model.named_parameters()]
+        """Return one verdict per parameter of the model, in the model's order.
+
+        To be called between two steps, not between forward and backward, and where
+        weights are sharded (FSDP2) on every process. The batch that was kept for the
+        functional test is released.
+        """
+        verdicts = [self._verdict(name, p) for name, p in self.model.named_parameters()]
+        if self.done:
+            self._calls = {}
+        partners = {name: group for group in self.groups() for name in group.members}
+        return [
+            replace(v, reason=f"scale-invariant only jointly with {partners[p].others(p)}")
+            if (p := v.parameter) in partners and v.scale_invariant is False
+            else v
+            for v in verdicts
+        ]
+
+    def groups(self) -> list[JointGroup]:
+        """Return the joint groups whose gradients confirm what the graph suggests."""
+        found = []
+        for candidate in self._candidates.values():
+            statistic, batches = self._joint_statistic(candidate)
+            if statistic is not None and statistic < Z2_LIMIT:
+                where = f"normalized by {', '.join(candidate.norms)}" if candidate.norms else ""
+                reason = f"summed before a norm{where and ': '}{where}"
+                members, norms = candidate.members, candidate.norms
+                found.append(JointGroup(members, statistic, batches, norms, reason))
+        return found
+
+    def _joint_statistic(self, candidate: Candidate) -> tuple[float | None, int]:
+        """Mean joint z² and its batches; None if a member is unwatched or does not need it."""
+        rows = [self._rows.get(name) for name in candidate.members]
+        alone = [tensor_statistic(self._products(name))[0] for name in candidate.members]
+        if None in rows or any(z2 is not None and z2 < Z2_LIMIT for z2 in alone):
+            return None, 0
+        common = sorted(set.intersection(*(set(r) for r in rows if r is not None)))
+        members = [self._products(name, common) for name in candidate.members]
+        return tensor_statistic(torch.cat(members, 2)) if common else (None, 0)
+
+    def _products(self, name: str, steps: Sequence[int] | None = None) -> Tensor:
+        """Σwg and √Σ(wg)² of each row and batch, on the host: (2, batches, rows)."""
+        rows = self._rows.get(name, {})
+        pairs = [rows[step] for step in (rows if steps is None else steps)]
+        chosen = [torch.stack([whole(sums), whole(norms)]) for sums, norms in pairs]
+        return torch.stack(chosen, 1).cpu() if chosen else torch.zeros(2, 0, 1).double()
 
     def _verdict(self, name: str, parameter: Tensor) -> Verdict:
-        batches = int(self._counts.get(name, torch.zeros(())).item())
-        statistic = float(self._sums[name].item()) / batches if batches else None
-        destination = self._destinations.get(name)
+        products = self._products(name)
+        statistic, batches = tensor_statistic(products)
+        filter_statistic = None
+        destination, response = self._destinations.get(name), None
         invariant: bool | None = False
         if parameter.ndim < 2:
             reason = "gain or bias, not a weight matrix"
-        elif not parameter.requires_grad:
+        elif not parameter.requires_grad and not batches:
             reason = "frozen (requires_grad=False)"
-        elif name not in self._held:
+        elif not any(name in own for own in self._watched.values()):
             reason = "not handed to the optimizer"
         else:
-            invariant, reason = judge(statistic, destination)
+            if is_tie(statistic, destination):
+                response = self._response(name, parameter)
+            invariant, reason = judge(statistic, destination, response)
+            if parameter.shape[0] > 1 and parameter.numel() > parameter.shape[0]:
+                filter_statistic = largest_row_statistic(products)
+        per_filter = None
+        if invariant is not None and filter_statistic is not None:
+            per_filter = invariant and filter_statistic < Z2_LIMIT
         return Verdict(
             parameter=name,
             shape=tuple(parameter.shape),
@@ -153,33 +214,29 @@ class ScaleInvarianceObserver:
             batches=batches,
             reason=reason,
             norms=destination.norms if destination is not None and invariant else (),
+            per_filter=per_filter,
+            filter_statistic=filter_statistic,
+            functional_change=response.change if isinstance(response, ScaleResponse) else None,
         )
 
-
-def judge(statistic: float | None, destination: Destination | None) -> tuple[bool | None, str]:
-    """Decide by the gradient, unless the structure is certain; it also gives the reason.
-
-    Args:
-        statistic: Mean z² over batches; None if there was no gradient.
-        destination: What the weight's output meets; None where it was not seen.
-
-    Returns:
-        Whether the weight is scale-invariant (None: unknown), and why.
-    """
-    if statistic is None:
-        return None, "unknown: its gradient was zero in every batch"
-    if destination is not None and destination.certain:
-        return False, destination.reason
-    no_norm = destination is not None and not destination.normalized
-    if statistic < (Z2_ROUNDING if no_norm else Z2_LIMIT):
-        if destination is None or no_norm:
-            return True, "its gradient is tangential, though no norm was found behind it"
-        return True, destination.reason
-    if destination is None:
-        return False, "its gradient has a radial part"
-    if no_norm:
-        return False, destination.reason
-    return False, (
-        "its gradient has a radial part, though a norm follows: its eps is large, or it "
-        "normalizes other weights' outputs together with this one's"
-    )
+    def _response(self, name: str, parameter: Tensor) -> ScaleResponse | str | None:
+        """Ask the function; in words why it gave no answer, None if it cannot be asked."""
+        if name in self._responses:
+            return self._responses[name]
+        call = self._calls.get(self.model)
+        if call is None:
+            child = getattr(self.model, name.partition(".")[0], None)
+            call = self._calls.get(child)  # type: ignore[arg-type]
+        # a norm over processes would wait for the others, which run nothing here
+        if call is None or (
+            torch.distributed.is_available()
+            and torch.distributed.is_initialized()
+            and torch.distributed.get_world_size() > 1
+        ):
+            return None
+        try:
+            self._responses[name] = scale_response(call, parameter)
+        except Exception as error:  # whatever a user's model raises when it is called again
+            line = (str(error).splitlines() or [""])[0]
+            self._responses[name] = f"{type(error).__name__}: {line}"
+        return self._responses[name]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .geometry import STEP_STATISTICS, step_statistics
+from .compiled import StepSums
+from .geometry import as_vectors
+from .momentum import Momentum, momentum_of
+from .names import plain_name
+from .precision import precision_warning
+from .samples import WHOLE, Reading, Sample, SampleRing, columns
+from .sharding import is_sharded, local, refuse_what_cannot_be_measured, sum_over_shards
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,37 +26,34 @@ RESCALE_KEY = "smd_rescale"
 """Key in ``optimizer.state[p]``: product of all factors put on p outside the optimizer."""
 
 
-@dataclass
-class _Sample:
-    """One measured step; the statistics stay on their device until drained."""
-
-    step: int
-    iteration: int
-    skipped: Tensor | None
-    statistics: Tensor | None = None
-    weights: list[int] = field(default_factory=list)
-    lr: list[float] = field(default_factory=list)
-    weight_decay: list[float] = field(default_factory=list)
-    rescale: list[float] = field(default_factory=list)
-
-
 class StepProbe:
     """Measures every weight matrix of an optimizer at its own step.
 
     It sits on the optimizer's step hooks, so that it sees w_t with the gradient the
-    optimizer used (accumulated, unscaled, clipped) and then w_{t+1}; it changes
-    nothing, and reads nothing back from the device until it is drained.
+    optimizer used (accumulated, unscaled, clipped) and then w_{t+1}. It counts optimizer
+    steps; steps that a gradient scaler skips are none. It changes nothing, keeps one copy
+    of the weights, and reads nothing back from the device but a full ring of samples.
+
+    Under DDP every process may measure, or one alone: there is no communication. With
+    FSDP2 every process must, because sums over shards are added up.
 
     Args:
         optimizer: Any ``torch.optim.Optimizer``.
         named_parameters: ``model.named_parameters()``. Measured are those with two or
-            more dimensions that the optimizer holds; gains and biases are no candidates
-            for scale invariance.
+            more dimensions that the optimizer holds, now or later; gains and biases are
+            no candidates for scale invariance.
         interval: Optimizer steps between samples.
+        per_filter: Measure each filter (row, the first dimension) beside each tensor.
         first_step: Number of optimizer steps taken before this run was resumed.
 
     Raises:
-        ValueError: ``interval`` < 1, or the optimizer holds no named matrix.
+        ValueError: ``interval`` < 1, the optimizer holds no named matrix, or filters of
+            sharded weights were asked for.
+        RuntimeError: The optimizer hides its steps or its weights (DeepSpeed,
+            ZeroRedundancyOptimizer, FSDP1).
+
+    Warns:
+        UserWarning: Weights are bf16 or fp16, with the angle that rounding hides.
 
     Example::
 
@@ -69,139 +71,250 @@ class StepProbe:
         optimizer: Optimizer,
         named_parameters: Iterable[tuple[str, Tensor]],
         interval: int = 1,
+        *,
+        per_filter: bool = False,
         first_step: int = 0,
     ) -> None:
         if interval < 1:
             raise ValueError(f"StepProbe: interval must be 1 or more, got {interval}")
+        named = [(plain_name(name), p) for name, p in named_parameters]
+        refuse_what_cannot_be_measured(optimizer, [p for _, p in named])
         self.optimizer = optimizer
         self.interval = interval
-        self.step = first_step
+        self.per_filter = per_filter
         self.iteration: int | None = None
         """The training loop's own count, where it differs from optimizer steps."""
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        matrices = [(n, p) for n, p in named_parameters if id(p) in held and p.ndim >= 2]
-        if not matrices:
+        self.names: list[str] = []
+        """What is measured, in the order of the indices in samples; it only ever grows."""
+        self.groups: dict[int, tuple[int, ...]] = {}
+        """Members of the joint groups among them, by index."""
+        self._attempts = first_step
+        self._skipped_before = 0
+        self._skipped: Tensor | None = None
+        self._name_of = {id(p): name for name, p in named}
+        self._named = [p for _, p in named]
+        self._weights: dict[int, Tensor] = {}
+        self._group_of: dict[int, int] = {}
+        self._held: set[int] = set()
+        self._layout: tuple[int, int] | None = None
+        self._find_weights()
+        if not self._weights:
             raise ValueError("StepProbe: the optimizer holds no named parameter with ndim >= 2")
-        self.names = [name for name, _ in matrices]
-        self.weights = [weight for _, weight in matrices]
-        self._before: list[Tensor | None] = []
+        if per_filter and any(is_sharded(w) for w in self._weights.values()):
+            raise ValueError("StepProbe: filters of sharded weights cannot be measured apart")
+        low = precision_warning(self.names, list(self._weights.values()))
+        if low:
+            warnings.warn(f"StepProbe: {low}", stacklevel=2)
+        self._sums = StepSums(sum(w.numel() for w in self._weights.values()), interval)
+        self._copies: dict[int, Tensor] = {}
+        self._seen: list[int] = []
         self._had_buffer: list[bool] = []
-        self._samples: list[_Sample] = []
+        self._momenta: list[Momentum | None] = []
+        self._measuring = False
+        self._ring = SampleRing()
         self._handles = [
             optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),
             optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)),
         ]
+
+    # ----------------------------------------------------------------- what is measured
+
+    def weight(self, index: int) -> Tensor:
+        """Return the parameter with this index; a joint group has none."""
+        return self._weights[index]
+
+    def param_group(self, index: int) -> dict[str, Any]:
+        """Return the optimizer's group of the parameter with this index."""
+        return self.optimizer.param_groups[self._group_of[index]]
+
+    def join(self, members: Sequence[str]) -> int:
+        """Measure several weights also as one: the concatenated vector.
+
+        Args:
+            members: Names of measured weights, as in :attr:`names`.
+
+        Returns:
+            The index of the group; the same one when called again.
+
+        Raises:
+            KeyError: A member is not measured.
+        """
+        index_of = {name: i for i, name in enumerate(self.names)}
+        indices = tuple(index_of[name] for name in members)
+        for index, known in self.groups.items():
+            if known == indices:
+                return index
+        self.names.append(" + ".join(members))
+        self.groups[len(self.names) - 1] = indices
+        return len(self.names) - 1
+
+    def _find_weights(self) -> None:
+        """Look through the optimizer's groups; parameters may have been added."""
+        groups = self.optimizer.param_groups
+        layout = len(groups), sum(len(group["params"]) for group in groups)
+        if layout == self._layout:
+            return
+        self._layout = layout
+        index_of = {id(w): i for i, w in self._weights.items()}
+        held = {id(p): g for g, group in enumerate(groups) for p in group["params"]}
+        for i, p in enumerate(p for group in groups for p in group["params"]):
+            self._name_of.setdefault(id(p), f"optimizer.{i}")
+        strangers = [p for group in groups for p in group["params"]]
+        for p in [*self._named, *strangers]:
+            if id(p) in held and p.ndim >= 2 and id(p) not in index_of:
+                index_of[id(p)] = len(self.names)
+                self._weights[len(self.names)] = p
+                self.names.append(self._name_of[id(p)])
+        # one that was taken out keeps its last group
+        self._held = {i for i, w in self._weights.items() if id(w) in held}
+        self._group_of.update({i: held[id(self._weights[i])] for i in self._held})
+
+    # ------------------------------------------------------------------------- counting
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken so far, those before a resume included."""
+        return self._attempts - self._all_skipped()
+
+    def _all_skipped(self) -> int:
+        skipped = 0 if self._skipped is None else int(self._skipped.item())
+        return self._skipped_before + skipped
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the count of steps, for a checkpoint."""
+        return {"attempts": self._attempts, "skipped": self._all_skipped()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on counting where a checkpoint's probe stopped."""
+        self._attempts, self._skipped_before = state["attempts"], state["skipped"]
+        self._skipped = None
+
+    def __len__(self) -> int:
+        """Number of samples that wait to be drained."""
+        return len(self._ring)
+
+    # ------------------------------------------------------------------------- the step
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._measuring = self._attempts % self.interval == 0
+        if not self._measuring:
+            return
+        self._find_weights()
+        # a sparse gradient is no gradient of the whole matrix
+        self._seen = [
+            i
+            for i, w in self._weights.items()
+            if i in self._held and w.grad is not None and not w.grad.is_sparse
+        ]
+        weights = [local(self._weights[i]) for i in self._seen]
+        for i, w in zip(self._seen, weights, strict=True):
+            copy = self._copies.get(i)
+            if copy is None or copy.shape != w.shape or copy.dtype != w.dtype:
+                self._copies[i] = torch.empty_like(w)
+        if weights:
+            torch._foreach_copy_([self._copies[i] for i in self._seen], weights)
+        self._momenta = [momentum_of(optimizer, group) for group in optimizer.param_groups]
+        self._had_buffer = [self._buffer(i) is not None for i in self._seen]
+
+    def _buffer(self, index: int) -> Tensor | None:
+        momentum = self._momenta[self._group_of[index]]
+        state = self.optimizer.state.get(self._weights[index])
+        buffer = state.get(momentum.key) if state and momentum is not None else None
+        return buffer if torch.is_tensor(buffer) else None
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        # fused optimizers are called even if the scaler found an overflow, and skip inside
+        found_inf = getattr(optimizer, "found_inf", None)
+        if self._measuring:
+            self._measure(optimizer, found_inf)
+        if found_inf is not None:
+            skipped = self._skipped if self._skipped is not None else torch.zeros_like(found_inf)
+            self._skipped = skipped + found_inf
+        self._attempts += 1
+
+    def _measure(self, optimizer: Optimizer, found_inf: Tensor | None) -> None:
+        readings, rows, measured = [], [], []
+        for i, had_buffer in zip(self._seen, self._had_buffer, strict=True):
+            weight, group = self._weights[i], self.param_group(i)
+            if weight.grad is None:
+                continue
+            buffer = self._buffer(i) if had_buffer else None
+            tensors = [t for t in (weight, weight.grad, buffer) if t is not None]
+            vectors = as_vectors([self._copies[i], *map(local, tensors)], self.per_filter)
+            before, after, gradient, *buffers = vectors
+            rows.append(self._sums(before, after, gradient, buffers[0] if buffers else None))
+            measured.append(weight)
+            readings.append(
+                Reading(
+                    weight=i,
+                    lr=_as_it_is_now(group["lr"]),
+                    weight_decay=_as_it_is_now(group.get("weight_decay", 0.0)),
+                    rescale=optimizer.state.get(weight, {}).get(RESCALE_KEY, 1.0),
+                    momentum=self._momenta[self._group_of[i]],
+                    had_buffer=had_buffer,
+                )
+            )
+        sum_over_shards(rows, measured)
+        sample = Sample(
+            attempt=self._attempts - self._skipped_before,
+            iteration=self._attempts if self.iteration is None else self.iteration,
+            readings=readings,
+            counts=[row.numel() // row.shape[-1] for row in rows],
+            skipped=self._skipped,
+            found_inf=None if found_inf is None else found_inf.clone(),
+        )
+        self._ring.put(sample, rows)
 
     def detach(self) -> None:
         """Remove the hooks from the optimizer; what was measured stays readable."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._before = []
+        self._copies = {}
+        self._measuring = False
 
-    def __len__(self) -> int:
-        """Number of samples that wait to be drained."""
-        return len(self._samples)
-
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self.step % self.interval:
-            return
-        # a sparse gradient is no gradient of the whole matrix
-        self._before = [
-            None if p.grad is None or p.grad.is_sparse else p.detach().clone() for p in self.weights
-        ]
-        self._had_buffer = [
-            torch.is_tensor(optimizer.state.get(p, {}).get("momentum_buffer")) for p in self.weights
-        ]
-
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self._before:
-            self._samples.append(self._measure(optimizer))
-            self._before = []
-        self.step += 1
-
-    @torch.no_grad()
-    def _measure(self, optimizer: Optimizer) -> _Sample:
-        group_of = {p: group for group in optimizer.param_groups for p in group["params"]}
-        sample = _Sample(
-            self.step,
-            self.step if self.iteration is None else self.iteration,
-            skipped=getattr(optimizer, "found_inf", None),
-        )
-        is_sgd = isinstance(optimizer, torch.optim.SGD)
-        rows = []
-        for i, (before, weight) in enumerate(zip(self._before, self.weights, strict=True)):
-            if before is None or weight.grad is None:
-                continue
-            group, state = group_of[weight], optimizer.state.get(weight, {})
-            alpha = float(group["momentum"]) if is_sgd else 0.0
-            decay = float(group.get("weight_decay", 0.0))
-            row = step_statistics(
-                before,
-                weight,
-                weight.grad,
-                state["momentum_buffer"] if alpha and self._had_buffer[i] else None,
-                momentum=alpha,
-                undamped=1.0 - float(group["dampening"]) if alpha else 1.0,
-                weight_decay=decay,
-            )
-            if not is_sgd or group["maximize"]:  # other buffers mean something else
-                row[STEP_STATISTICS.index("gradient_momentum_dot")] = math.nan
-            rows.append(row)
-            sample.weights.append(i)
-            sample.lr.append(float(group["lr"]))
-            sample.weight_decay.append(decay)
-            sample.rescale.append(float(state.get(RESCALE_KEY, 1.0)))
-        if rows:
-            sample.statistics = torch.stack(rows)
-        return sample
+    # -------------------------------------------------------------------------- reading
 
     def drain(self) -> dict[str, np.ndarray]:
         """Bring the waiting samples to the host and forget them.
 
-        Steps that a gradient scaler skipped are left out.
-
         Returns:
-            Columns of equal length, one entry per step and weight: ``step``,
-            ``iteration``, ``weight`` (index into :attr:`names`), ``lr``,
-            ``weight_decay``, ``rescale`` and :data:`STEP_STATISTICS`.
+            Columns of equal length, one entry per step and unit; see
+            :func:`smd_hooks.measure.samples.columns`. ``weight`` counts in :attr:`names`.
         """
-        samples, self._samples = self._samples, []
-        samples = [s for s in samples if s.skipped is None or not s.skipped.item()]
-        measured = [s.statistics for s in samples if s.statistics is not None]
-        values = (
-            torch.cat(measured).cpu().numpy() if measured else np.empty((0, len(STEP_STATISTICS)))
-        )
-        counts = [len(s.weights) for s in samples]
-        columns: dict[str, np.ndarray] = {
-            "step": np.repeat(np.array([s.step for s in samples], np.int64), counts),
-            "iteration": np.repeat(np.array([s.iteration for s in samples], np.int64), counts),
-            "weight": np.array([i for s in samples for i in s.weights], np.int16),
-            "lr": np.array([x for s in samples for x in s.lr], float),
-            "weight_decay": np.array([x for s in samples for x in s.weight_decay], float),
-            "rescale": np.array([x for s in samples for x in s.rescale], float),
-        }
-        columns.update({name: values[:, j] for j, name in enumerate(STEP_STATISTICS)})
-        return columns
+        result = columns(self._ring.read(), self.groups)
+        self._ring.clear()
+        return result
 
     def to_frame(self) -> pd.DataFrame:
         """Return the samples since the last :meth:`drain` in long form, and keep them.
 
-        One row per step and unit, with the columns step, parameter, unit (here always
-        the whole tensor), lr, weight_decay, weight_norm, gradient_norm,
-        unit_gradient_norm (‖g‖·‖w‖), gradient_momentum_dot (⟨v₋₁, g⟩), radial_cosine,
-        update_norm and angular_update (radians).
+        One row per step and unit, with the columns step, parameter, unit ("tensor",
+        "filter 0", …, or "joint"), lr, weight_decay, weight_norm, gradient_norm, unit_gradient_norm
+        (‖g‖·‖w‖), gradient_momentum_dot (⟨v₋₁, g⟩, v₋₁ the momentum buffer before the
+        step; NaN for optimizers that are not known), radial_cosine, update_norm,
+        radial_update (the part of the update along the weight) and angular_update
+        (radians).
         """
         import pandas as pd
 
-        kept = self._samples
-        frame = pd.DataFrame(self.drain())
-        self._samples = kept
+        frame = pd.DataFrame(columns(self._ring.read(), self.groups))
         frame.insert(1, "parameter", [self.names[i] for i in frame.pop("weight")])
-        frame.insert(2, "unit", "tensor")
+        joint = {self.names[i] for i in self.groups}
+        frame["unit"] = [
+            f"filter {unit}" if unit != WHOLE else "joint" if name in joint else "tensor"
+            for name, unit in zip(frame["parameter"], frame["unit"], strict=True)
+        ]
         frame.insert(
             frame.columns.get_loc("gradient_norm") + 1,
             "unit_gradient_norm",
             frame["gradient_norm"] * frame["weight_norm"],
         )
         return frame.drop(columns=["iteration", "rescale"])
+
+
+def _as_it_is_now(value: Any) -> Any:
+    """A learning rate that is a tensor changes in place; reading it would wait for the device."""
+    return value.clone() if isinstance(value, Tensor) else value

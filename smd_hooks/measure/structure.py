@@ -9,37 +9,39 @@ reshaping) to the first operation that is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor, nn
-
-_NORMS = ("BatchNorm", "GroupNorm", "LayerNorm", "InstanceNorm", "RMSNorm", "RmsNorm")
-_LINEAR = ("Convolution", "Addmm", "Mm", "Bmm", "Linear", "Baddbmm")
-# f(k·x) = k·f(x) for k > 0
-_PIECEWISE_LINEAR = ("Relu", "LeakyRelu", "Prelu", "PreluKernel")
-_LINEAR_OR_MAXIMUM = (
-    *("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "MaxPool2DWithIndices"),
-    *("MaxPool3DWithIndices", "Mean", "Sum", "Upsample", "RoIAlign", "Dropout"),
-    *("View", "Reshape", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T", "Expand"),
-    *("Slice", "Select", "Index", "IndexPut", "CopySlices", "Cat", "Stack", "Split", "Unbind"),
-    *("SplitWithSizes", "Chunk", "Clone", "ToCopy", "Alias", "Squeeze", "Unsqueeze"),
-    *("Contiguous", "AsStrided", "ConstantPadNd", "ReflectionPad", "ReplicationPad"),
+from .autograd_graph import (
+    LINEAR,
+    PIECEWISE_LINEAR,
+    Graph,
+    has_bias,
+    is_homogeneous,
+    is_kind,
+    is_norm,
+    kind_of,
+    other_is_constant,
+    own_size,
+    parameter_beside,
 )
+
 # what certainly ends scale invariance, whatever a few early gradients look like
 _ACTIVATIONS = ("Hardtanh", "Hardsigmoid", "Hardswish", "Gelu", "Silu", "Sigmoid", "Tanh", "Elu")
+_SUMS = ("Add", "Sub")
 _PHRASES = {
     "Add": "a sum with something else (residual, bias or lateral connection)",
     "Sub": "a difference with something else",
-    "Mul": "a product (gate or learned scale)",
+    "Mul": "a product (a gate)",
     "Div": "a quotient",
     "Sigmoid": "a sigmoid",
+    "Hardsigmoid": "a hard sigmoid",
+    "Hardswish": "a hard swish",
     "Tanh": "a tanh",
     "Gelu": "a GELU",
     "Silu": "a SiLU",
     "Softmax": "a softmax",
-    "ScaledDotProduct": "an attention",
+    "ScaledDotProduct": "an attention (as query or key)",
 }
 
 
@@ -61,74 +63,17 @@ class Destination:
     certain: bool = False
 
 
-def destinations(outputs: Any, model: nn.Module) -> dict[str, Destination]:
-    """Find what each weight matrix of ``model`` meets first.
-
-    Args:
-        outputs: What the model returned in training: tensors, or nested dicts and
-            sequences of them, with their autograd graph.
-        model: The model that was called.
+def destinations(graph: Graph) -> dict[str, Destination]:
+    """Find what each weight matrix meets first.
 
     Returns:
         By parameter name; parameters that took no part in the graph are missing.
     """
-    consumers = _consumers(outputs)
-    leaves = {id(node.variable): node for node in consumers if hasattr(node, "variable")}
-    names = {id(p): name for name, p in model.named_parameters()}
-    found = {}
-    for name, parameter in model.named_parameters():
-        leaf = leaves.get(id(parameter))
-        if leaf is not None and parameter.ndim >= 2:
-            found[name] = _destination(leaf, consumers, names)
-    return found
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _consumers(outputs: Any) -> dict[Any, list[tuple[Any, int]]]:
-    """Invert the graph: for each node, who takes its output, as which input."""
-    roots = [t.grad_fn for t in _tensors(outputs) if t.grad_fn is not None]
-    consumers: dict[Any, list[tuple[Any, int]]] = {node: [] for node in roots}
-    queue = list(consumers)
-    while queue:
-        node = queue.pop()
-        for position, (child, _) in enumerate(node.next_functions):
-            if child is None:
-                continue
-            if child not in consumers:
-                consumers[child] = []
-                queue.append(child)
-            consumers[child].append((node, position))
-    return consumers
-
-
-def _kind(node: Any) -> str:
-    """``torch::autograd::ConvolutionBackward0`` → ``Convolution``."""
-    name = node.name().rsplit("::", 1)[-1]
-    name = name.split("Backward")[0].removesuffix("Function")
-    return str(name.removeprefix("Native").removeprefix("Cudnn").removeprefix("Miopen"))
-
-
-def _is(kind: str, family: tuple[str, ...]) -> bool:
-    return any(kind == member or kind.rstrip("0123456789D") == member for member in family)
-
-
-def _norm_module(node: Any, names: Mapping[int, str]) -> str:
-    """Name of the module whose affine weight a norm node holds."""
-    for child, _ in node.next_functions:
-        variable = getattr(child, "variable", None)
-        if variable is not None and id(variable) in names:
-            return names[id(variable)].rpartition(".")[0]
-    return ""
+    return {
+        name: trace(leaf, graph).destination()
+        for name, leaf in graph.leaves.items()
+        if leaf.variable.ndim >= 2
+    }
 
 
 @dataclass(frozen=True)
@@ -149,12 +94,65 @@ class _Place:
     bent: bool = False
 
 
-def _destination(
-    leaf: Any, consumers: Mapping[Any, list[tuple[Any, int]]], names: Mapping[int, str]
-) -> Destination:
-    norms: list[str] = []
-    others: list[str] = []
-    frozen_norm = joint = certain = False
+@dataclass
+class Trace:
+    """All that was met on the ways from one weight to its first norms.
+
+    Attributes:
+        norms: The norms' module names, "" where one has no parameters.
+        others: What was met instead, in words.
+        sums: Nodes of the sums that were passed through.
+        carried: Nodes whose value grows in proportion to the weight.
+        weight_norm: Whether the weight itself is normalized before it is used.
+        frozen_norm: Whether a norm used stored statistics.
+        with_bias: Whether a bias that the norm does not take out came along.
+        certain: Whether something was met that rules scale invariance out.
+    """
+
+    norms: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    sums: set[Any] = field(default_factory=set)
+    carried: set[Any] = field(default_factory=set)
+    weight_norm: bool = False
+    frozen_norm: bool = False
+    with_bias: bool = False
+    certain: bool = False
+
+    @property
+    def normalized(self) -> bool:
+        """Whether every path met a norm that uses the batch's own statistics."""
+        return bool(self.norms) and not (self.others or self.frozen_norm or self.with_bias)
+
+    def destination(self) -> Destination:
+        """Say it in words."""
+        names = tuple(sorted({name for name in self.norms if name}))
+        certain = self.certain or self.with_bias or self.frozen_norm
+        return Destination(names, self._reason(", ".join(names)), self.normalized, certain)
+
+    def _reason(self, where: str) -> str:
+        if self.others:
+            met = " and ".join(sorted(set(self.others)))
+            place = "beside its norm" if self.norms else "before any norm"
+            return f"reaches {met} {place}"
+        if self.frozen_norm:
+            return "its BatchNorm is in eval mode (norm_eval or frozen statistics)"
+        if self.with_bias:
+            return "scale-invariant only jointly with its bias"
+        if self.weight_norm:
+            return "normalized by its weight norm"
+        return f"normalized by {where}" if where else "normalized"
+
+
+def trace(leaf: Any, graph: Graph, through_sums: bool = False) -> Trace:
+    """Follow a weight to the first norms, or to what stands in their place.
+
+    Args:
+        leaf: The weight's node.
+        graph: The graph it is in.
+        through_sums: Also follow sums, whose other summand may be scaled along; other
+            weights' operations then end the way, since two factors would multiply.
+    """
+    found = Trace()
     queue = [_Place(leaf)]
     seen = set()
     while queue:
@@ -162,68 +160,74 @@ def _destination(
         if place in seen:
             continue
         seen.add(place)
-        if not consumers[place.node]:
-            others.append("the loss or the model's output")
-        for consumer, position in consumers[place.node]:
-            kind = _kind(consumer)
-            if _is(kind, _LINEAR) and not place.is_output:
-                queue.append(_Place(consumer, True, bias=_has_bias(consumer, kind)))
-            elif _is(kind, _LINEAR) and _passes_through(consumer, kind, position, place):
+        found.carried.add(place.node)
+        consumers = graph.consumers[place.node]
+        if not consumers:
+            found.others.append("the loss or the model's output")
+        sizes = [(c, own_size(place.node, c, position)) for c, position in consumers]
+        inside = {node for _, nodes in sizes for node in nodes or ()}
+        by_own_size = {consumer for consumer, nodes in sizes if nodes}
+        for consumer, position in consumers:
+            kind = kind_of(consumer)
+            if consumer in inside:
+                continue
+            if consumer in by_own_size:
+                found.norms.append(_gain_module(consumer, graph))
+                found.with_bias |= place.bias
+            elif is_kind(kind, LINEAR) and not place.is_output:
+                queue.append(_Place(consumer, True, bias=has_bias(consumer, kind)))
+            elif is_kind(kind, LINEAR) and _passes(consumer, kind, position, place, through_sums):
                 queue.append(replace(place, node=consumer))
-            elif _is_homogeneous(consumer, kind, position):
-                bent = place.bent or (place.bias and _is(kind, _PIECEWISE_LINEAR))
+            elif is_homogeneous(consumer, kind, position):
+                bent = place.bent or (place.bias and is_kind(kind, PIECEWISE_LINEAR))
                 queue.append(replace(place, node=consumer, bent=bent))
-            elif place.is_output and _is_norm(kind) and position == 0:
-                norms.append(_norm_module(consumer, names))
-                frozen_norm |= getattr(consumer, "_saved_training", True) is False
+            elif kind == "Add" and place.is_output and _adds_bias(consumer, position):
+                queue.append(replace(place, node=consumer, bias=True))
+            elif through_sums and kind in _SUMS and not other_is_constant(consumer):
+                found.sums.add(consumer)
+                queue.append(replace(place, node=consumer))
+            elif kind.startswith("WeightNorm") or (is_norm(kind) and position == 0):
+                found.norms.append(graph.module_of(consumer))
+                found.weight_norm |= not place.is_output
+                found.frozen_norm |= getattr(consumer, "_saved_training", True) is False
                 # a batch or instance norm takes a bias per channel out again
                 cancels = not place.bent and ("Batch" in kind or "Instance" in kind)
-                joint |= place.bias and not cancels
+                found.with_bias |= place.bias and not cancels
             else:
-                others.append(_phrase(consumer, kind))
-                certain |= place.is_output and _is(kind, _ACTIVATIONS)
-    return Destination(
-        norms=tuple(sorted({n for n in norms if n})),
-        reason=_reason(norms, others, frozen_norm, joint),
-        normalized=bool(norms) and not others and not frozen_norm and not joint,
-        certain=certain or joint,
-    )
+                found.others.append(_phrase(consumer, kind))
+                found.certain |= place.is_output and is_kind(kind, _ACTIVATIONS)
+    return found
 
 
-def _has_bias(node: Any, kind: str) -> bool:
-    """Convolution keeps its bias as the third input, a Linear as the first of addmm's."""
-    inputs = [child for child, _ in node.next_functions]
-    if kind == "Convolution":
-        return len(inputs) > 2 and inputs[2] is not None
-    return kind in ("Addmm", "Baddbmm")
-
-
-def _passes_through(node: Any, kind: str, position: int, place: _Place) -> bool:
+def _passes(node: Any, kind: str, position: int, place: _Place, through_sums: bool) -> bool:
     """Whether another weight's operation is linear in what comes in, and adds nothing."""
     is_input = position == 0 if kind == "Convolution" else kind in ("Mm", "Bmm")
-    return is_input and not place.bias and not _has_bias(node, kind)
+    return is_input and not (through_sums or place.bias or has_bias(node, kind))
 
 
-def _is_norm(kind: str) -> bool:
-    return any(norm in kind for norm in _NORMS)
+def _adds_bias(node: Any, position: int) -> bool:
+    """A Linear on more than two dimensions may add its bias in an operation of its own."""
+    bias = parameter_beside(node, position)
+    return bias is not None and bias.ndim == 1
 
 
-def _is_homogeneous(node: Any, kind: str, position: int) -> bool:
-    if kind == "Mul" or (kind == "Div" and position == 0):
-        return _other_is_constant(node)
-    homogeneous = _is(kind, (*_PIECEWISE_LINEAR, *_LINEAR_OR_MAXIMUM))
-    return homogeneous or kind.startswith("Upsample")
-
-
-def _other_is_constant(node: Any) -> bool:
-    return sum(child is not None for child, _ in node.next_functions) == 1
+def _gain_module(node: Any, graph: Graph) -> str:
+    """Name of the module whose gain an RMSNorm without a node of its own multiplies by."""
+    while True:
+        consumers = [consumer for consumer, _ in graph.consumers[node]]
+        if len(consumers) != 1 or kind_of(consumers[0]) not in ("Mul", "ToCopy"):
+            return ""
+        if kind_of(consumers[0]) == "Mul":
+            return graph.module_of(consumers[0])
+        node = consumers[0]
 
 
 def _phrase(node: Any, kind: str) -> str:
-    if _is(kind, _LINEAR):
-        return "another weight"
-    if kind in ("Add", "Sub") and _other_is_constant(node):
-        return "a shift by something without a gradient (a target or a frozen affine norm)"
+    if is_kind(kind, LINEAR):
+        takes_a_weight = any(parameter_beside(node, i) is not None for i in range(3))
+        return "another weight" if takes_a_weight else "a product of activations (an attention)"
+    if kind in _SUMS and other_is_constant(node):
+        return "a shift by something without a gradient (an input or a frozen affine norm)"
     if kind.startswith("LogSoftmax"):
         return "the loss or the model's output"
     for start, phrase in _PHRASES.items():
@@ -236,15 +240,3 @@ def _phrase(node: Any, kind: str) -> str:
     if "Loss" in kind or "Softmax" in kind or "Entropy" in kind:
         return "the loss or the model's output"
     return f"an operation that is not scale-invariant ({kind})"
-
-
-def _reason(norms: list[str], others: list[str], frozen_norm: bool, joint: bool) -> str:
-    where = ", ".join(sorted({n for n in norms if n}))
-    if others:
-        met = " and ".join(sorted(set(others)))
-        return f"reaches {met} before any norm" if not norms else f"reaches {met} beside its norm"
-    if frozen_norm:
-        return "its BatchNorm is in eval mode (norm_eval or frozen statistics)"
-    if joint:
-        return "scale-invariant only jointly with its bias"
-    return f"normalized by {where}" if where else "normalized"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from smd_hooks.measure import ScaleInvarianceObserver, Verdict
+from smd_hooks.measure import ScaleInvarianceObserver, radial_statistic
 from smd_hooks.measure.invariance import BATCHES, PATIENCE
+from smd_hooks.measure.verdict import Z2_LIMIT
+
+from .host_reads import NoHostRead
+from .observing import Joined, bounded, observe, train
 
 
 class Residual(nn.Module):
@@ -25,26 +27,6 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.after_sum(x + self.summed(torch.relu(self.norm(self.inside(x)))))
-
-
-def observe(
-    model: nn.Module,
-    steps: int = BATCHES,
-    loss: Callable[[Tensor], Tensor] = lambda out: (out.flatten(1).cos()).sum(),
-    prepare: Callable[[nn.Module], object] = lambda model: None,
-    size: int = 12,
-) -> dict[str, Verdict]:
-    torch.manual_seed(0)
-    model.train()
-    prepare(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    observer = ScaleInvarianceObserver(model, optimizer)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss(model(torch.randn(6, 4, size, size))).backward()
-        optimizer.step()
-    observer.detach()
-    return {v.parameter: v for v in observer.verdicts()}
 
 
 def test_convs_before_a_norm_are_invariant_and_a_summed_one_is_not() -> None:
@@ -224,16 +206,183 @@ def test_a_gate_is_named_as_a_product() -> None:
 
 
 def test_weights_that_one_norm_joins_are_not_invariant_alone() -> None:
-    class Joined(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.left, self.right = (nn.Conv2d(4, 4, 1, bias=False) for _ in range(2))
-            self.norm = nn.BatchNorm2d(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.norm(self.left(x) + self.right(x.cos()))
-
     verdicts = observe(nn.Sequential(Joined(), nn.Tanh(), nn.Conv2d(4, 2, 3)))
-    for name in ("0.left.weight", "0.right.weight"):
+    for name, other in (("left", "right"), ("right", "left")):
+        verdict = verdicts[f"0.{name}.weight"]
+        assert verdict.scale_invariant is False
+        assert verdict.reason == f"scale-invariant only jointly with 0.{other}.weight"
+
+
+# --------------------------------------------------------------------------------- units
+
+
+@pytest.mark.parametrize(
+    ("layers", "per_filter"),
+    [
+        ((nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8)), True),
+        ((nn.Conv2d(4, 8, 3, bias=False), nn.InstanceNorm2d(8)), True),
+        ((nn.Conv2d(4, 4, 3, groups=4, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 8, 1)), True),
+        ((nn.Conv2d(4, 8, 3, bias=False), nn.GroupNorm(8, 8)), True),
+        ((nn.Conv2d(4, 8, 3, bias=False), nn.GroupNorm(2, 8)), False),
+        ((nn.Conv2d(4, 8, 3, bias=False), nn.GroupNorm(1, 8)), False),
+        ((nn.Conv2d(4, 8, 3, bias=False), nn.LayerNorm([8, 10, 10])), False),
+    ],
+    ids=["BN", "IN", "depthwise", "GN of 1", "GN of 4", "GN of all", "LN"],
+)
+def test_a_filter_is_a_unit_where_its_norm_looks_at_it_alone(
+    layers: tuple[nn.Module, ...], per_filter: bool
+) -> None:
+    verdict = observe(nn.Sequential(*layers, nn.Tanh(), nn.Conv2d(8, 2, 3)))["0.weight"]
+    assert verdict.scale_invariant is True
+    assert verdict.per_filter is per_filter
+    assert verdict.filter_statistic is not None
+    assert (verdict.filter_statistic < 1e-4) is per_filter
+    assert (verdict.filter_statistic > 0.1) is not per_filter
+
+
+def test_a_classifier_has_no_invariant_unit() -> None:
+    verdict = observe(nn.Sequential(nn.Flatten(), nn.Linear(144, 3)), size=6)["1.weight"]
+    assert (verdict.scale_invariant, verdict.per_filter) == (False, False)
+    assert verdict.statistic is not None
+    assert verdict.statistic > 0.1
+    assert "the loss or the model's output" in verdict.reason
+
+
+def test_rows_of_one_element_are_no_units() -> None:
+    """Their z² is always 1; so is a tensor's of which each element is invariant."""
+    layers = (nn.Conv2d(4, 4, 1, groups=4, bias=False), nn.BatchNorm2d(4))
+
+    def far_from_eps(model: nn.Module) -> None:
+        nn.init.uniform_(model[0].weight, 1, 2)
+
+    model = nn.Sequential(*layers, nn.Tanh(), nn.Conv2d(4, 2, 3))
+    verdict = observe(model, prepare=far_from_eps)["0.weight"]
+    assert verdict.statistic is not None
+    assert verdict.statistic > Z2_LIMIT
+    assert (verdict.scale_invariant, verdict.per_filter) == (True, None)
+    assert verdict.functional_change is not None
+    assert verdict.functional_change < 1e-4
+
+
+def test_the_fused_statistic_is_the_readable_one() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.GroupNorm(2, 8), nn.Conv2d(8, 2, 3))
+    weight = model[0].weight
+    tensors, rows = [], []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    observer = ScaleInvarianceObserver(model, optimizer)
+    for _ in range(BATCHES):
+        optimizer.zero_grad()
+        bounded(model(torch.randn(2, 4, 6, 6))).backward()
+        assert weight.grad is not None
+        tensors.append(radial_statistic(weight, weight.grad).item())
+        rows.append([radial_statistic(weight[i], weight.grad[i]).item() for i in range(8)])
+        optimizer.step()
+    verdict = observer.verdicts()[0]
+    assert verdict.statistic == pytest.approx(sum(tensors) / BATCHES, rel=1e-9)
+    means = [sum(column) / BATCHES for column in zip(*rows, strict=True)]
+    assert verdict.filter_statistic == pytest.approx(max(means), rel=1e-9)
+
+
+def test_a_squeeze_and_excitation_gate_is_not_invariant() -> None:
+    net = torchvision.ops.SqueezeExcitation(8, 4)
+    model = nn.Sequential(
+        nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), net, nn.Conv2d(8, 2, 3)
+    )
+    verdicts = observe(model)
+    assert verdicts["0.weight"].scale_invariant is True
+    for name in ("2.fc1.weight", "2.fc2.weight"):
         assert verdicts[name].scale_invariant is False
-        assert "a sum with something else" in verdicts[name].reason
+    assert "a sigmoid" in verdicts["2.fc2.weight"].reason
+
+
+# ------------------------------------------------------------------------- training loops
+
+
+def test_watching_reads_nothing_back_from_the_device() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    observer = ScaleInvarianceObserver(model, optimizer)
+    while not observer.done:
+        optimizer.zero_grad()
+        bounded(model(torch.randn(2, 4, 6, 6))).backward()
+        with NoHostRead():
+            optimizer.step()
+    with pytest.raises(AssertionError, match="read on the host"), NoHostRead():
+        observer.verdicts()
+
+
+class Gan(nn.Module):
+    """Its own forward is never called, and its optimizers take turns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = nn.Sequential(
+            nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+        )
+        self.discriminator = nn.Sequential(
+            nn.Conv2d(4, 8, 3, bias=False), nn.GroupNorm(2, 8), nn.Tanh(), nn.Conv2d(8, 1, 3)
+        )
+
+    def train_step(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        for player, optimizer in zip((self.discriminator, self.generator), optimizers, strict=True):
+            for other in self.children():
+                other.requires_grad_(player is other)
+            optimizer.zero_grad()
+            bounded(self.discriminator(self.generator(torch.randn(4, 4, 8, 8)))).backward()
+            optimizer.step()
+
+
+def test_the_parts_of_a_gan_are_each_seen_with_their_own_optimizer() -> None:
+    model = Gan()
+    parts = (model.discriminator, model.generator)
+    optimizers = [torch.optim.Adam(part.parameters(), lr=1e-3) for part in parts]
+    observer = ScaleInvarianceObserver(model, optimizers)
+    while not observer.done:
+        model.train_step(optimizers)
+    verdicts = {v.parameter: v for v in observer.verdicts()}
+    expected = {
+        "generator.0.weight": (True, True, "normalized by generator.1"),
+        "discriminator.0.weight": (True, False, "normalized by discriminator.1"),
+    }
+    for name, answer in expected.items():
+        verdict = verdicts[name]
+        assert (verdict.scale_invariant, verdict.per_filter, verdict.reason) == answer
+        assert verdict.batches >= BATCHES
+    assert verdicts["generator.2.weight"].scale_invariant is False
+    assert verdicts["discriminator.3.weight"].scale_invariant is False
+
+
+def test_an_optimizer_that_never_steps_holds_nobody_up() -> None:
+    model = Gan()
+    parts = (model.discriminator, model.generator)
+    optimizers = [torch.optim.Adam(part.parameters(), lr=1e-3) for part in parts]
+    observer = ScaleInvarianceObserver(model, optimizers)
+    for _ in range(2 * PATIENCE):
+        assert observer.done is False
+        optimizers[0].zero_grad()
+        bounded(model.discriminator(torch.randn(2, 4, 8, 8))).backward()
+        optimizers[0].step()
+    assert observer.done is True
+    verdicts = {v.parameter: v for v in observer.verdicts()}
+    assert verdicts["discriminator.0.weight"].scale_invariant is True
+    assert verdicts["generator.0.weight"].scale_invariant is None
+
+
+class Autocast(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x)
+
+
+def test_autocast_leaves_the_verdicts_as_they_are() -> None:
+    torch.manual_seed(0)
+    model = Autocast(
+        nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Tanh(), nn.Conv2d(8, 2, 3)
+    )
+    verdicts = {v.parameter: v for v in train(model).verdicts()}
+    first = verdicts["0.weight"]
+    assert (first.scale_invariant, first.per_filter) == (True, True)
+    assert first.statistic is not None
+    assert 1e-7 < first.statistic < 1e-4
+    assert verdicts["3.weight"].scale_invariant is False
