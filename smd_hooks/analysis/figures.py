@@ -67,7 +67,7 @@ def _title(run: Run) -> str:
 def _by_layer(run: Run, values: pd.Series) -> pd.DataFrame:
     """Steps × layers."""
     frame = run.predicted.assign(value=values)
-    return frame.pivot_table(index="step", columns="parameter", values="value", sort=False)
+    return frame.pivot(index="step", columns="parameter", values="value")
 
 
 def _thin(frame: Any, most: int = 600) -> Any:
@@ -83,7 +83,7 @@ def _draw_angles(axes: Axes, run: Run) -> None:
     axes.plot(median.index, median, color=_MEDIAN, lw=1.8, label="measured, median")
     law = _thin(_by_layer(run, data["trajectory_angle"]).median(axis=1))
     axes.plot(law.index, law, color=_LAW, lw=1.4, ls=(0, (4, 2)), label="trajectory law, median")
-    target = _by_layer(run, data["equilibrium_angle"]).iloc[:, 0]
+    target = _by_layer(run, data["equilibrium_angle"]).median(axis=1)
     axes.plot(target.index, target, color=_EQUILIBRIUM, lw=1.2, ls=":", label="equilibrium Δ*")
     axes.set_yscale("log")
     axes.grid(alpha=0.25, which="both", lw=0.5)
@@ -118,7 +118,7 @@ def a_priori_ratio(run: Run) -> tuple[np.ndarray, np.ndarray]:
     rules = dict(zip(run.weights["parameter"], run.weights["rule"], strict=True))
     try:
         ratio = relaxation_ratio(
-            UpdateRule.from_config(rules[layer["parameter"].iloc[0]]),
+            UpdateRule.from_json(rules[layer["parameter"].iloc[0]]),
             layer["step"],
             layer["lr"],
             layer["weight_decay"],

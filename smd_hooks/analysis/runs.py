@@ -21,6 +21,7 @@ import pandas as pd
 from ..records import Launch, RunState, read_launch, read_state
 from . import agreement
 from .config_literals import read_config
+from .diagnosis import diagnose
 from .scalars import Scalars, read_scalars
 
 _TIMESTAMP = re.compile(r"\d{8}_\d{6}$")
@@ -53,12 +54,25 @@ class Run:
         """Whether the hook ran in any launch."""
         return any(launch.run for launch in self.launches)
 
-    @property
+    @cached_property
     def weights(self) -> pd.DataFrame:
-        """One row per weight of the newest launch with records that has verdicts."""
+        """One row per weight of the newest launch with records that has verdicts.
+
+        ``changes``, the history of each verdict, goes through all launches.
+        """
         described = [launch.weights for launch in self.launches if launch.run]
         decided = [w for w in described if "scale_invariant" in w]
-        return (decided or described or [pd.DataFrame()])[-1]
+        newest = (decided or described or [pd.DataFrame()])[-1]
+        if "changes" not in newest:
+            return newest
+        changes: dict[str, list[list[Any]]] = {}
+        for weights in decided:
+            for row in weights.to_dict("records"):
+                if isinstance(row.get("changes"), list):
+                    start = row["first_step"]
+                    kept = [c for c in changes.get(row["parameter"], []) if c[0] < start]
+                    changes[row["parameter"]] = kept + row["changes"]
+        return newest.assign(changes=[changes.get(name, []) for name in newest["parameter"]])
 
     @cached_property
     def samples(self) -> pd.DataFrame:
@@ -69,12 +83,25 @@ class Run:
         index = {name: i for i, name in enumerate(self.weights.get("parameter", []))}
         kept: list[pd.DataFrame] = []
         for launch in self.launches:
-            if len(launch.samples):
-                start = launch.run.get("first_step", 0)
-                kept = [frame[frame["step"] < start] for frame in kept]
-                place = np.array([index.get(name, -1) for name in launch.weights["parameter"]])
+            if len(launch.samples):  # a launch that died at once supersedes nothing
+                names = launch.weights["parameter"]
+                pairs = zip(names, _starts(launch), strict=True)
+                starts = {index[name]: start for name, start in pairs if name in index}
+                kept = [f[f["step"] < f["weight"].map(starts).fillna(np.inf)] for f in kept]
+                place = np.array([index.get(name, -1) for name in names])
                 place = place[launch.samples["weight"]]
                 kept.append(launch.samples.assign(weight=place)[place >= 0])
+        return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """Representation change and noise of the layers sampled, stitched likewise."""
+        kept: list[pd.DataFrame] = []
+        for launch in self.launches:
+            if len(launch.layers):
+                start = min(_starts(launch))
+                kept = [frame[frame["step"] < start] for frame in kept]
+                kept.append(launch.layers)
         return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
 
     @cached_property
@@ -88,6 +115,13 @@ class Run:
     def scores(self) -> pd.DataFrame:
         """One row of agreement per scale-invariant weight."""
         return agreement.score(self.predicted, self.weights)
+
+    @cached_property
+    def diagnosis(self) -> pd.DataFrame:
+        """One row per matrix: the main cause of its Δ/Δ*; see :func:`diagnose`."""
+        if "scale_invariant" not in self.weights:
+            return pd.DataFrame()
+        return diagnose(self.predicted, self.scores, self.weights)
 
     @property
     def iterations(self) -> int:
@@ -108,6 +142,14 @@ class Run:
             done = epochs is not None and self.scalars.validated_at >= epochs
             checkpoint = f"epoch_{epochs}.pth"
         return "finished" if done or (self.folder / checkpoint).exists() else "unfinished"
+
+
+def _starts(launch: Launch) -> list[int]:
+    """The step that each weight's optimizer began this launch with."""
+    run, weights = launch.run, launch.weights
+    if "first_step" in weights:
+        return [int(s) for s in weights["first_step"].fillna(weights["first_step"].min())]
+    return [int(run.get("first_step", 0))] * len(weights)
 
 
 def load_runs(*folders: str | os.PathLike[str]) -> list[Run]:

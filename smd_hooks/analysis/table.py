@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from . import agreement
 from .runs import Run
 from .scalars import METRICS
+from .summary import summarize
 
 COLUMNS = (
     *("run", "status", "task", "dataset", "model", "optimizer", "lr", "weight_decay"),
@@ -47,7 +47,7 @@ def _row(run: Run) -> dict[str, Any]:
         "iters": run.iterations,
         **describe_config(run),
         **run.scalars.metrics,
-        **agreement.summarize(run.scores, run.weights, run.measured),
+        **summarize(run.scores, run.weights, run.measured, run.diagnosis),
     }
     if run.status == "failed" and run.state is not None:
         row["verdict"] = f"failed: {run.state.error}"

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .schema import FOLDER, PART_GLOB, RUN_FILE, SAMPLES
+from .schema import FOLDER, LAYERS, RUN_FILE, SAMPLES, TABLES
 
 
 @dataclass
@@ -22,13 +22,16 @@ class Launch:
     Attributes:
         folder: ``<work_dir>/<timestamp>``.
         run: The content of ``run.json``; empty if there is none.
-        samples: One row per optimizer step and weight, in the order of
+        samples: One row per optimizer step and unit, in the order of
             :data:`~smd_hooks.records.schema.SAMPLES`.
+        layers: One row per optimizer step, weight and quantity, as in
+            :data:`~smd_hooks.records.schema.LAYERS`.
     """
 
     folder: Path
     run: dict[str, Any] = field(default_factory=dict)
     samples: pd.DataFrame = field(default_factory=lambda: SAMPLES.empty_table().to_pandas())
+    layers: pd.DataFrame = field(default_factory=lambda: LAYERS.empty_table().to_pandas())
 
     @property
     def weights(self) -> pd.DataFrame:
@@ -50,13 +53,21 @@ def read_launch(launch_folder: Path) -> Launch:
     except (OSError, ValueError, TypeError) as error:
         warnings.warn(f"{folder / RUN_FILE}: left out, not readable ({error})", stacklevel=2)
         return launch
-    parts = []
-    for path in sorted(folder.glob(PART_GLOB)):
+    launch.samples = _read_table(folder, "samples")
+    launch.layers = _read_table(folder, "layers")
+    return launch
+
+
+def _read_table(folder: Path, table: str) -> pd.DataFrame:
+    schema = TABLES[table]
+    parts = [schema.empty_table()]
+    for path in sorted(folder.glob(f"{table}-*.parquet")):
         try:
-            parts.append(pq.read_table(path, schema=SAMPLES))
+            parts.append(pq.read_table(path, schema=schema))
         except (OSError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
-            warnings.warn(f"{path}: left out, not readable ({reason})", stacklevel=2)
-    if parts:
-        launch.samples = pa.concat_tables(parts).to_pandas()
-    return launch
+            warnings.warn(f"{path}: left out, not readable ({reason})", stacklevel=3)
+    frame = pa.concat_tables(parts).to_pandas()
+    if "unit" in frame:  # records of version 1 know whole tensors only
+        frame["unit"] = frame["unit"].fillna(-1).astype("int32")
+    return frame

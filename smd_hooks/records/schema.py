@@ -4,7 +4,8 @@
 
     run.json                 layers, verdicts, update rules, versions, seed
     state.json               running, finished or failed, and since when
-    samples-<step>.parquet   one part per flush, named by its first optimizer step
+    samples-<number>.parquet one part per flush
+    layers-<number>.parquet  likewise, where representation or noise is measured
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ import pyarrow as pa
 FOLDER = "smd"
 RUN_FILE = "run.json"
 STATE_FILE = "state.json"
-PART_GLOB = "samples-*.parquet"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SAMPLES = pa.schema(
     [
         ("step", pa.int32()),
         ("iteration", pa.int32()),
         ("weight", pa.int16()),  # index into run.json's "weights"
+        ("unit", pa.int32()),  # -1: all of it; else the number of the filter
         ("lr", pa.float64()),
         ("weight_decay", pa.float64()),
         ("rescale", pa.float64()),
@@ -36,15 +37,30 @@ SAMPLES = pa.schema(
         ("gradient_momentum_dot", pa.float32()),
         ("radial_cosine", pa.float32()),
         ("update_norm", pa.float32()),
+        ("radial_update", pa.float32()),
         ("angular_update", pa.float32()),
     ]
 )
-"""One row per optimizer step and weight. Angles in radians."""
+"""One row per optimizer step and unit. Angles in radians."""
+
+LAYERS = pa.schema(
+    [
+        ("step", pa.int32()),
+        ("parameter", pa.string()),
+        ("quantity", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+"""What is sampled of some layers at intervals of its own: representation change, noise."""
 
 
-def part_name(first_step: int) -> str:
-    """Return the file name of the part whose first sample is at ``first_step``."""
-    return f"samples-{first_step:010d}.parquet"
+TABLES = {"samples": SAMPLES, "layers": LAYERS}
+"""Tables that are written in parts, by the name that their files begin with."""
+
+
+def part_name(table: str, number: int) -> str:
+    """Return the file name of a part of a table; parts sort by their numbers."""
+    return f"{table}-{number:010d}.parquet"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

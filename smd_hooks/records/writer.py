@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .schema import FOLDER, RUN_FILE, SAMPLES, SCHEMA_VERSION, part_name, write_json
+from .schema import FOLDER, RUN_FILE, SCHEMA_VERSION, TABLES, part_name, write_json
 
 
 class RecordWriter:
@@ -26,31 +26,34 @@ class RecordWriter:
         self.folder = Path(launch_folder) / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         self._seconds = seconds_between_parts
-        self._pending: list[Mapping[str, np.ndarray]] = []
+        self._pending: dict[str, list[Mapping[str, np.ndarray]]] = {name: [] for name in TABLES}
+        self._parts = dict.fromkeys(TABLES, 0)
         self._written_at = time.monotonic()
 
     def write_run(self, description: Mapping[str, Any]) -> None:
         """Write or replace ``run.json``."""
         write_json(self.folder / RUN_FILE, {"schema": SCHEMA_VERSION, **description})
 
-    def append(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Take samples as :meth:`StepProbe.drain` returns them; write when it is time."""
+    def append(self, columns: Mapping[str, np.ndarray], table: str = "samples") -> None:
+        """Take rows of a table as its probe drains them; write when it is time."""
         if len(columns["step"]):
-            self._pending.append(columns)
+            self._pending[table].append(columns)
         if time.monotonic() - self._written_at >= self._seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending as one part, whole, then rename it into place."""
+        """Write what is pending, each table as one part, whole, then renamed into place."""
         self._written_at = time.monotonic()
-        if not self._pending:
-            return
-        columns = {
-            name: np.concatenate([part[name] for part in self._pending]) for name in SAMPLES.names
-        }
-        table = pa.table([pa.array(columns[f.name]).cast(f.type) for f in SAMPLES], schema=SAMPLES)
-        name = part_name(int(columns["step"][0]))
+        for table, pending in self._pending.items():
+            if pending:
+                self._write(table, pending)
+                pending.clear()
+
+    def _write(self, table: str, pending: list[Mapping[str, np.ndarray]]) -> None:
+        schema, name = TABLES[table], part_name(table, self._parts[table])
+        columns = [np.concatenate([part[field.name] for part in pending]) for field in schema]
+        arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, schema, strict=True)]
         beside = self.folder / f".{name}"
-        pq.write_table(table, beside, compression="zstd")
+        pq.write_table(pa.table(arrays, schema=schema), beside, compression="zstd")
         beside.replace(self.folder / name)
-        self._pending = []
+        self._parts[table] += 1

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from smd_hooks.analysis import predict, score
-from smd_hooks.analysis.agreement import stages, summarize
-from tests.analysis.work_dirs import perfect_samples, weight
+from smd_hooks.analysis import load_runs, predict, score
+from smd_hooks.analysis.diagnosis import diagnose
+from smd_hooks.analysis.figures import draw_angular_updates
+from smd_hooks.analysis.summary import summarize
+from smd_hooks.analysis.windows import stages
+from smd_hooks.theory import AdamRule, LionRule, SGDRule, UpdateRule
+from tests.analysis.work_dirs import launch, perfect_samples, weight
 
 
 def scores_of(samples: dict[str, np.ndarray], weights: list[dict]) -> pd.DataFrame:
@@ -94,6 +100,18 @@ def test_a_run_that_is_still_climbing_says_so() -> None:
     assert verdict == "below equilibrium: 0.4 relaxation times since the last lr change"
 
 
+def test_a_verdict_names_the_cause_that_most_layers_share() -> None:
+    samples = perfect_samples(np.arange(600), np.full(600, 0.1), weights=3)
+    samples["angular_update"] *= 1.3
+    table = pd.DataFrame([weight("a"), weight("b"), weight("c")])
+    predicted = predict(pd.DataFrame(samples), table)
+    scores = score(predicted, table)
+    causes = diagnose(predicted, scores, table)
+    assert summarize(scores, table, True)["verdict"] == "above equilibrium by 30%"
+    told = summarize(scores, table, True, causes)["verdict"]
+    assert told == "above equilibrium by 30%: off the trajectory law in 3 of 3 such layers"
+
+
 def test_without_records() -> None:
     assert summarize(pd.DataFrame(), pd.DataFrame(), measured=False) == {"verdict": "not measured"}
 
@@ -128,6 +146,13 @@ def test_every_drop_of_a_step_schedule_begins_a_stage() -> None:
     assert stages(short).max() == 2
 
 
+def test_a_learning_rate_of_zero_begins_no_stage() -> None:
+    cosine = 0.05 * (1 + np.cos(np.pi * np.arange(1_001) / 1_000))
+    assert cosine[-1] == 0
+    assert stages(cosine).max() == 0
+    assert stages(np.r_[0.0, np.repeat([0.1, 0.01], 50), 0.0]).tolist() == [0] * 51 + [1] * 51
+
+
 def test_a_few_samples_make_no_equilibrium() -> None:
     samples = perfect_samples(np.arange(3), np.full(3, 0.1))
     table = pd.DataFrame([weight("a")])
@@ -142,3 +167,124 @@ def test_a_median_that_hides_its_spread_says_so() -> None:
     scores = score(predict(pd.DataFrame(samples), table), table)
     verdict = summarize(scores, table, measured=True)["verdict"]
     assert verdict.startswith("in equilibrium in the median, layers from 0.5")
+
+
+# ------------------------------------------------------------------------- all the families
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        SGDRule(0.1, 0.02, 0.9, decoupled=True),
+        SGDRule(0.1, 0.002, 0.9, nesterov=True),
+        AdamRule(0.01, 0.1),
+        LionRule(0.01, 0.1),
+    ],
+    ids=repr,
+)
+def test_each_family_is_followed_through_a_drop(rule: UpdateRule) -> None:
+    rates = np.where(np.arange(1_500) < 300, rule.lr, rule.lr / 4)
+    table = pd.DataFrame([weight("a", rule=rule.to_json())])
+    samples = perfect_samples(np.arange(1_500), rates, rule=rule)
+    predicted = predict(pd.DataFrame(samples), table)
+    assert predicted["angle_ratio"].iloc[300] == pytest.approx(0.5, abs=0.03)
+    last = score(predicted, table).iloc[0]
+    expected = (1 + 3 * np.exp(-last["elapsed"])) ** -0.5
+    assert last["angle_ratio"] == pytest.approx(expected, abs=0.02)
+    power = 0.5 if isinstance(rule, SGDRule) else 1.0  # steps that shrink as the weight grows
+    assert last["norm_ratio"] == pytest.approx(expected**-power, abs=0.02)
+    if not (isinstance(rule, SGDRule) and rule.nesterov):
+        # the made-up moments are those of a state without Nesterov's correlated steps
+        assert last["trajectory_error"] < 0.02
+
+
+def test_adam_with_l2_is_measured_and_told_why_it_has_no_ratio(tmp_path: Path) -> None:
+    samples = perfect_samples(np.arange(300), np.full(300, 0.1))
+    entry = weight("a", rule=AdamRule(0.1, 0.005, decoupled=False).to_json())
+    table = pd.DataFrame([entry])
+    predicted = predict(pd.DataFrame(samples), table)
+    assert np.allclose(predicted["measured_angle"], samples["angular_update"])
+    summary = summarize(score(predicted, table), table, measured=True)
+    assert "angle_ratio" not in summary
+    assert summary["verdict"].startswith("not applicable: Adam with L2")
+    assert np.isnan(summary["trajectory_error"])
+    launch(tmp_path, "20260101_000000", samples=samples, run={"weights": [entry]})
+    draw_angular_updates(load_runs(tmp_path), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+# ----------------------------------------------------------------- units and their histories
+
+
+def test_filters_are_not_scored_with_their_tensor() -> None:
+    samples = pd.DataFrame(perfect_samples(np.arange(300), np.full(300, 0.1)))
+    filters = samples.assign(unit=np.int32(3), angular_update=samples["angular_update"] * 3)
+    table = pd.DataFrame([weight("a")])
+    alone = predict(samples, table)
+    beside = predict(pd.concat([samples, filters], ignore_index=True), table)
+    pd.testing.assert_frame_equal(alone, beside)
+
+
+def test_records_from_before_units_and_radial_updates_still_read() -> None:
+    samples = pd.DataFrame(perfect_samples(np.arange(300), np.full(300, 0.1)))
+    table = pd.DataFrame([weight("a")])
+    wanted = score(predict(samples, table), table)
+    missing = samples.drop(columns=["unit", "radial_update"])
+    empty = samples.assign(unit=np.nan, radial_update=np.nan)
+    for old in (missing, empty):
+        pd.testing.assert_frame_equal(score(predict(old, table), table), wanted)
+
+
+def interrupted() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Perfect samples, but for steps 200 to 299, when the norm was in eval mode."""
+    samples = pd.DataFrame(perfect_samples(np.arange(600), np.full(600, 0.1)))
+    frozen = samples["step"].between(200, 299)
+    samples.loc[frozen, ["angular_update", "gradient_norm"]] *= 7
+    history = [[0, True], [200, False], [300, True]]
+    return samples, pd.DataFrame([weight("a", changes=history)])
+
+
+def test_samples_from_while_a_weight_was_not_invariant_are_left_out() -> None:
+    samples, table = interrupted()
+    predicted = predict(samples, table)
+    assert len(predicted) == 500
+    assert not predicted["step"].between(200, 299).any()
+    assert predicted.groupby("stage")["step"].agg(["min", "max"]).to_numpy().tolist() == [
+        [0, 199],
+        [300, 599],
+    ]
+    last = score(predicted, table).iloc[0]
+    assert last["elapsed"] == pytest.approx(299 / 50, rel=1e-3)
+    assert predicted["trajectory_error"].max() < 0.06  # an empty momentum buffer at step 0
+    # control: without the history these samples spoil what follows
+    spoilt = predict(samples, table.drop(columns="changes"))
+    assert spoilt.loc[spoilt["step"] >= 300, "trajectory_error"].max() > 0.5
+
+
+def test_an_interruption_that_no_sample_saw_ends_a_span_too() -> None:
+    samples = pd.DataFrame(perfect_samples(np.arange(0, 6_000, 50), np.full(120, 0.1)))
+    table = pd.DataFrame([weight("a", changes=[[0, True], [1_010, False], [1_040, True]])])
+    predicted = predict(samples, table)
+    assert len(predicted) == 120
+    assert predicted.loc[predicted["stage"] == 1, "step"].min() == 1_050
+
+
+def test_a_weight_that_ended_as_not_invariant_is_shown_but_not_scored() -> None:
+    samples = pd.DataFrame(perfect_samples(np.arange(300), np.full(300, 0.1), weights=2))
+    frozen = weight("frozen", invariant=False, changes=[[0, True], [100, False]])
+    table = pd.DataFrame([weight("a", changes=[[0, True]]), frozen])
+    predicted = predict(samples, table)
+    assert predicted["parameter"].value_counts().to_dict() == {"a": 300, "frozen": 100}
+    assert score(predicted, table)["parameter"].tolist() == ["a"]
+    assert summarize(score(predicted, table), table, measured=True)["si_params"] == "1/2"
+
+
+def test_a_joint_group_is_one_unit_of_scores_and_counts_its_members() -> None:
+    samples = pd.DataFrame(perfect_samples(np.arange(300), np.full(300, 0.1), weights=4))
+    members = [weight(name, invariant=False) for name in ("a.weight", "b.weight")]
+    group = weight("a.weight + b.weight", members=["a.weight", "b.weight"], shape=[576])
+    gain = weight("bn.weight", invariant=False, shape=[8])
+    table = pd.DataFrame([*members, group, gain])
+    scores = score(predict(samples, table), table)
+    assert scores["parameter"].tolist() == ["a.weight + b.weight"]
+    assert summarize(scores, table, measured=True)["si_params"] == "2/2"

@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 
 from smd_hooks.records import RecordWriter
-from smd_hooks.theory import UpdateRule, equilibrium_angle, relaxation_ratio
+from smd_hooks.theory import (
+    SGDRule,
+    UpdateRule,
+    equilibrium_angle,
+    equilibrium_norm,
+    relaxation_ratio,
+    step_exponent,
+)
 
-RULE = UpdateRule(0.1, 0.005, 0.9)
+RULE = SGDRule(0.1, 0.005, 0.9)
 CONFIG = """
 default_scope = 'mmengine'
 model = dict(type='TorchvisionClassifier', arch='resnet50')
@@ -42,19 +49,30 @@ def weight(parameter: str, invariant: bool | None = True, **changes: Any) -> dic
 
 
 def perfect_samples(
-    steps: Sequence[int], rates: np.ndarray, weights: int = 1, ratio: float = 1.0
+    steps: Sequence[int],
+    rates: np.ndarray,
+    weights: int = 1,
+    ratio: float = 1.0,
+    rule: UpdateRule = RULE,
 ) -> dict[str, np.ndarray]:
-    """Weights in the state that theory says, from equilibrium at the first step on."""
-    decay = np.full(len(rates), RULE.weight_decay)
-    relative = relaxation_ratio(RULE, steps, rates, decay) * ratio
-    target = np.array([equilibrium_angle(RULE.at(lr, RULE.weight_decay)) for lr in rates])
-    n = len(rates)
-    # r* at H = 1; below it Δ/Δ* = (r*/r)²
-    moment = rates / (RULE.weight_decay * (1 - RULE.momentum) * 2)
-    norm = moment**0.25 * relative**-0.5
+    """Weights in the state that theory says, from equilibrium at the first step on.
+
+    Their unit gradients, or steps where these are normalized, have norm 1.
+    """
+    n, decay = len(rates), np.full(len(rates), rule.weight_decay)
+    relative = relaxation_ratio(rule, steps, rates, decay) * ratio
+    ends = [rule.at(lr, rule.weight_decay) for lr in rates]
+    angle = relative * np.array([equilibrium_angle(end) for end in ends])
+    radius = np.array([equilibrium_norm(end, 1.0) for end in ends])
+    norm = radius * relative ** (-1 / (1 + step_exponent(rule)))
+    after = norm.copy()
+    after[:-1] += np.diff(norm) / np.diff(steps)
+    jump = np.flatnonzero(np.diff(rates))  # weights do not jump when the rate does
+    after[jump] = norm[jump + 1]
     one = {
         "step": np.asarray(steps),
         "iteration": np.asarray(steps),
+        "unit": np.full(n, -1, np.int32),
         "lr": rates,
         "weight_decay": decay,
         "rescale": np.ones(n),
@@ -62,8 +80,9 @@ def perfect_samples(
         "gradient_norm": 1 / norm,
         "gradient_momentum_dot": np.zeros(n),
         "radial_cosine": np.zeros(n),
-        "update_norm": relative * target * norm,
-        "angular_update": relative * target,
+        "update_norm": np.sqrt(norm**2 + after**2 - 2 * norm * after * np.cos(angle)),
+        "radial_update": after * np.cos(angle) - norm,
+        "angular_update": angle,
     }
     result = {name: np.repeat(values, weights) for name, values in one.items()}
     result["weight"] = np.tile(np.arange(weights), n).astype(np.int16)

@@ -21,6 +21,7 @@ def columns(first: int, steps: int, weights: int = 2) -> dict[str, np.ndarray]:
     result["step"] = np.repeat(np.arange(first, first + steps), weights)
     result["iteration"] = result["step"] * 2
     result["weight"] = np.tile(np.arange(weights), steps).astype(np.int16)
+    result["unit"] = np.full(n, -1)
     return result
 
 

@@ -1,0 +1,111 @@
+"""A run's agreement with theory in a few numbers and a few words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from .diagnosis import BAND, IN_EQUILIBRIUM, NOT_INVARIANT, is_joint, is_unit
+from .windows import WINDOW
+
+WIDE_BAND = 0.15
+"""Half width that the middle nine tenths of the layers must keep to, relative."""
+RELAXED = 4.4
+"""Relaxation times after which a ÷10 drop should be within 5 % of equilibrium."""
+
+
+def summarize(
+    scores: pd.DataFrame,
+    weights: pd.DataFrame,
+    measured: bool,
+    causes: pd.DataFrame | None = None,
+) -> dict[str, Any]:
+    """Put a run's scores into the table's agreement columns.
+
+    Args:
+        scores: What :func:`score` returned; empty where nothing could be predicted.
+        weights: One row per weight, as ``run.json`` has them.
+        measured: Whether the run has records at all.
+        causes: What :func:`smd_hooks.analysis.diagnosis.diagnose` returned, for a verdict
+            that says why.
+
+    Returns:
+        ``si_params`` (matrices that are scale-invariant, alone or jointly, of all),
+        ``angle_ratio`` with its percentiles, ``in_equilibrium`` (share of weights within
+        5 % of Δ*), ``trajectory_error``, ``norm_ratio``, ``verdict``.
+    """
+    result: dict[str, Any] = {"verdict": _verdict(scores, weights, measured, causes)}
+    if measured and "scale_invariant" in weights:
+        result["si_params"] = _count_invariant(weights)
+    ratios = _ratios(scores)
+    if len(ratios):
+        result |= {
+            "angle_ratio": ratios.median(),
+            "angle_ratio_p05": ratios.quantile(0.05),
+            "angle_ratio_p95": ratios.quantile(0.95),
+            "in_equilibrium": float(((ratios - 1).abs() <= BAND).mean()),
+        }
+    if len(scores):
+        result["trajectory_error"] = scores["trajectory_error"].median()
+        result["norm_ratio"] = scores["norm_ratio"].median()
+    return result
+
+
+def _ratios(scores: pd.DataFrame) -> pd.Series:
+    return scores["angle_ratio"].dropna() if len(scores) else pd.Series(dtype=float)
+
+
+def _count_invariant(weights: pd.DataFrame) -> str:
+    units = [entry for entry in weights.to_dict("records") if is_unit(entry)]
+    groups = [entry["members"] for entry in units if is_joint(entry)]
+    jointly = {name for members in groups for name in members}
+    matrices = [entry for entry in units if not is_joint(entry)]
+    invariant = [m["scale_invariant"] is True or m["parameter"] in jointly for m in matrices]
+    return f"{sum(invariant)}/{len(matrices)}"
+
+
+def _verdict(
+    scores: pd.DataFrame, weights: pd.DataFrame, measured: bool, causes: pd.DataFrame | None
+) -> str:
+    if not measured:
+        return "not measured"
+    if "scale_invariant" not in weights:
+        return "too short: no verdict on scale invariance yet"
+    invariant = weights[[v is True for v in weights["scale_invariant"]]]
+    if not len(invariant):
+        matrices = weights[[is_unit(entry) for entry in weights.to_dict("records")]]
+        return f"nothing is scale-invariant: {matrices['reason'].mode().iloc[0]}"
+    reasons = [r for r in invariant["no_prediction"] if isinstance(r, str) and r]
+    if reasons:
+        return reasons[0]
+    if not len(scores):
+        return "too short: no samples of scale-invariant weights"
+    ratios = _ratios(scores)
+    if not len(ratios):
+        return str(scores["no_equilibrium"].mode().iloc[0])
+    if scores["samples"].median() < WINDOW:
+        return f"too short: {scores['samples'].median():.0f} samples since the last lr change"
+    return _describe(ratios, float(scores["elapsed"].median()), causes)
+
+
+def _describe(ratios: pd.Series, elapsed: float, causes: pd.DataFrame | None) -> str:
+    ratio = float(ratios.median())
+    if abs(ratio - 1) <= BAND:
+        low, high = ratios.quantile(0.05), ratios.quantile(0.95)
+        if low >= 1 - WIDE_BAND and high <= 1 + WIDE_BAND:
+            return "in equilibrium"
+        return f"in equilibrium in the median, layers from {low:.2f} to {high:.2f}"
+    side = "above" if ratio > 1 else "below"
+    if elapsed < RELAXED:
+        return f"{side} equilibrium: {elapsed:.1f} relaxation times since the last lr change"
+    return f"{side} equilibrium by {abs(ratio - 1):.0%}{_main_cause(causes)}"
+
+
+def _main_cause(causes: pd.DataFrame | None) -> str:
+    """The cause that most of the layers off equilibrium share."""
+    named = causes["cause"] if causes is not None else pd.Series(dtype=str)
+    named = named[~named.isin([IN_EQUILIBRIUM, NOT_INVARIANT])]
+    if not len(named):
+        return ""
+    return f": {named.mode().iloc[0]} in {named.value_counts().max()} of {len(named)} such layers"
