@@ -11,9 +11,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..measure.invariance import ScaleInvarianceObserver
+from ..measure.invariance_watch import InvarianceWatch
 from ..measure.probe import RESCALE_KEY
-from ..theory import NoPrediction, UpdateRule, rescale_factor
+from ..theory import NoPrediction, SGDRule, UpdateRule, rescale_factor
 from .runner_access import single_optimizer, unwrapped_model
 
 LR_KEY = "smd_followed_lr"
@@ -42,7 +42,8 @@ class EquilibriumRescaleHook(Hook):
     the variance, where scale invariance ends: it then stays, and a warning says so once.
 
     It needs ``torch.optim.SGD`` and finds the scale-invariant weights itself, in the
-    first 8 training steps; a change of the learning rate before that is not followed.
+    first 8 training steps and again when a module is frozen or changes mode; a change of
+    the learning rate before that is not followed.
     After a resume it needs them again, and then catches up with what it missed.
 
     Example::
@@ -59,7 +60,7 @@ class EquilibriumRescaleHook(Hook):
     """
 
     def __init__(self) -> None:
-        self._observer: ScaleInvarianceObserver | None = None
+        self._watch: InvarianceWatch | None = None
         self._weights: dict[str, tuple[str, ...]] = {}
         self._rates: list[float] = []
         self._warned = False
@@ -68,27 +69,36 @@ class EquilibriumRescaleHook(Hook):
         """Begin to look for the scale-invariant weights."""
         optimizer = single_optimizer(runner, "EquilibriumRescaleHook")
         try:
-            for group in optimizer.param_groups:
-                UpdateRule.from_optimizer(optimizer, group)
+            rules = [UpdateRule.from_optimizer(optimizer, g) for g in optimizer.param_groups]
         except NoPrediction as reason:
             raise RuntimeError(f"EquilibriumRescaleHook: {reason}") from None
-        self._observer = ScaleInvarianceObserver(unwrapped_model(runner), optimizer)
+        if not all(isinstance(rule, SGDRule) for rule in rules):
+            raise RuntimeError(
+                "EquilibriumRescaleHook: rescales under torch.optim.SGD only, this run has "
+                f"{type(optimizer).__name__}"
+            )
+        self._watch = InvarianceWatch(unwrapped_model(runner), optimizer)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Follow the learning rate that the coming step will use."""
-        if self._observer is not None:
-            if not self._observer.done:
-                return
-            self._observer.detach()
+        findings = self._watch.poll() if self._watch is not None else None
+        if findings is not None:
             self._weights = {
-                v.parameter: v.norms for v in self._observer.verdicts() if v.scale_invariant
+                v.parameter: v.norms for v in findings.verdicts if v.scale_invariant is True
             }
-            self._observer = None
+            self._rates = []
+        if not self._weights:
+            return
         groups = single_optimizer(runner, "EquilibriumRescaleHook").param_groups
         rates = [float(group["lr"]) for group in groups]
         if rates != self._rates:  # most iterations end here, without a look at any weight
             self._rates = rates
             self._follow(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Stop watching."""
+        if self._watch is not None:
+            self._watch.detach()
 
     def _warn_once(self, runner: Runner, name: str) -> None:
         if not self._warned:

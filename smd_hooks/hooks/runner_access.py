@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 from torch.optim import Optimizer
@@ -20,22 +21,43 @@ def unwrapped_model(runner: Runner) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
+def optimizers_of(runner: Runner, hook: str) -> dict[str, Optimizer]:
+    """Return the run's optimizers by the names that an OptimWrapperDict gives them.
+
+    A run with a single one has it under the name "".
+
+    Raises:
+        RuntimeError: One does not step through torch's hooks (DeepSpeed).
+    """
+    wrapper = runner.optim_wrapper
+    wrappers = wrapper.items() if isinstance(wrapper, OptimWrapperDict) else [("", wrapper)]
+    optimizers = {name: w.optimizer for name, w in wrappers}
+    for optimizer in optimizers.values():
+        if not isinstance(optimizer, Optimizer):
+            raise RuntimeError(
+                f"{hook}: {type(optimizer).__name__} does not step through "
+                "torch.optim.Optimizer's hooks, so its steps cannot be measured; train with "
+                "DDP or FSDP2"
+            )
+    return optimizers
+
+
 def single_optimizer(runner: Runner, hook: str) -> Optimizer:
     """Return the run's optimizer.
 
     Raises:
         RuntimeError: There are several, or it does not step through torch's hooks.
     """
-    optimizer = getattr(runner.optim_wrapper, "optimizer", None)
-    if optimizer is None:
-        names = ", ".join(getattr(runner.optim_wrapper, "optim_wrappers", {}))
+    optimizers = optimizers_of(runner, hook)
+    if len(optimizers) > 1:
+        names = ", ".join(optimizers)
         raise RuntimeError(f"{hook}: needs a run with one optimizer, this one has: {names}")
-    if not isinstance(optimizer, Optimizer):
-        raise RuntimeError(
-            f"{hook}: {type(optimizer).__name__} does not step through torch.optim.Optimizer's "
-            "hooks, so its steps cannot be measured"
-        )
-    return optimizer
+    return next(iter(optimizers.values()))
+
+
+def accumulation_of(runner: Runner) -> int:
+    """Return how many iterations make an optimizer step."""
+    return int(getattr(runner.optim_wrapper, "_accumulative_counts", 1))
 
 
 def launch_folder(runner: Runner) -> Path:

@@ -9,7 +9,7 @@ from torch import Tensor
 from smd_hooks import load_runs
 from smd_hooks.hooks.equilibrium_rescale_hook import rescale_statistics, rescale_weight
 from smd_hooks.measure.probe import RESCALE_KEY
-from smd_hooks.theory import UpdateRule, rescale_factor
+from smd_hooks.theory import SGDRule, rescale_factor
 from tests.hooks.runs import TinyModel, tiny_data, tiny_runner
 
 
@@ -53,7 +53,7 @@ def test_a_drop_rescales_the_conv_and_nothing_else(tmp_path: Path) -> None:
     )
     runner.train()
     (run,) = load_runs(tmp_path)
-    factor = rescale_factor(UpdateRule(0.1, 0.01), 10)
+    factor = rescale_factor(SGDRule(0.1, 0.01), 10)
     for name, scale in (("conv.weight", factor), ("fc.weight", 1.0)):
         index = run.weights["parameter"].tolist().index(name)
         data = run.samples[run.samples["weight"] == index].set_index("step")

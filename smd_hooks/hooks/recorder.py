@@ -1,0 +1,318 @@
+"""Everything that SMDHook measures in one launch, and how it comes to disk."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.optim import Optimizer
+
+from ..measure.invariance import Verdict
+from ..measure.invariance_watch import Findings, InvarianceWatch
+from ..measure.joint_groups import JointGroup
+from ..measure.names import plain_name
+from ..measure.precision import rounding_angle
+from ..measure.probe import StepProbe
+from ..measure.samples import WHOLE
+from ..records import RecordWriter
+from ..theory import NoPrediction, UpdateRule, equilibrium_angle
+
+WINDOW = 25
+"""Samples that the console's ratio is taken over (theory fixes E Δ², not each Δ)."""
+STEPS_BETWEEN_DRAINS = 50
+STEPS_BEFORE_VERDICTS = 40
+"""Steps that samples wait at most for the first verdicts, which say whose filters to keep."""
+
+_equilibrium_angle = lru_cache(maxsize=1024)(equilibrium_angle)
+
+
+@dataclass
+class _Unit:
+    """What one entry of ``run.json`` says of a weight or joint group that is measured."""
+
+    probe: StepProbe
+    index: int
+    optimizer: str
+    first_step: int
+    rule: UpdateRule | str = ""
+    verdict: Verdict | JointGroup | None = None
+    changes: list[tuple[int, bool | None]] = field(default_factory=list)
+    window: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    @property
+    def name(self) -> str:
+        return self.probe.names[self.index]
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        return self.probe.groups.get(self.index, (self.index,))
+
+    @property
+    def is_invariant(self) -> bool:
+        return bool(self.changes) and self.changes[-1][1] is True
+
+    def keeps_filters(self) -> bool:
+        return isinstance(self.verdict, Verdict) and self.verdict.per_filter is True
+
+    def judge(self, verdict: Verdict | JointGroup | None, from_step: int) -> None:
+        # a joint group that is found no more is none any more
+        alone = isinstance(verdict, Verdict)
+        invariant = verdict.scale_invariant if alone else verdict is not None  # type: ignore[union-attr]
+        self.verdict = verdict or self.verdict
+        if not self.changes or self.changes[-1][1] != invariant:
+            self.changes.append((from_step, invariant))
+
+    def read_rule(self) -> None:
+        """Read the update rule again; one that is scheduled predicts nothing."""
+        try:
+            groups = [self.probe.param_group(i) for i in self.members]
+            rules = [UpdateRule.from_optimizer(self.probe.optimizer, g) for g in groups]
+        except NoPrediction as reason:
+            self.rule = str(reason)
+            return
+        if len(set(rules)) > 1:
+            self.rule = "no prediction: its members differ in learning rate or weight decay"
+        elif isinstance(self.rule, UpdateRule) and self.rule.constants != rules[0].constants:
+            was, now = dict(self.rule.constants), dict(rules[0].constants)
+            changed = [f"{k} from {was.get(k)} to {v}" for k, v in now.items() if was.get(k) != v]
+            self.rule = f"no prediction: changed during training: {', '.join(changed)}"
+        elif not (isinstance(self.rule, str) and self.rule):
+            self.rule = rules[0]
+
+    def to_json(self) -> dict[str, Any]:
+        verdict = {} if self.verdict is None else self.verdict.to_json()
+        known = isinstance(self.rule, UpdateRule)
+        weights = [self.probe.weight(i) for i in self.members]
+        return {
+            "shape": [sum(w.numel() for w in weights)],  # a weight's verdict knows better
+            **verdict,
+            "parameter": self.name,
+            "measured": True,
+            "optimizer": self.optimizer,
+            "first_step": self.first_step,
+            "rule": self.rule.to_json() if isinstance(self.rule, UpdateRule) else None,
+            "no_prediction": "" if known else self.rule,
+            "rounding_angle": max(rounding_angle(w.dtype) for w in weights),
+            "changes": self.changes,
+            **({"scale_invariant": self.changes[-1][1]} if self.changes else {}),
+        }
+
+
+class Recorder:
+    """Measures the optimizers of one launch and writes what it finds.
+
+    Args:
+        model: The model that is trained, unwrapped.
+        optimizers: Its optimizers by name.
+        folder: ``<work_dir>/<timestamp>``; None on processes that do not write.
+        interval: Optimizer steps between samples.
+        per_filter: Keep filters, too, where they are scale-invariant.
+        counts: By optimizer, the count of steps of the run that is being resumed, as
+            :meth:`StepProbe.state_dict` gives it.
+        description: What else ``run.json`` is to say.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Mapping[str, Optimizer],
+        folder: Path | None,
+        interval: int,
+        per_filter: bool,
+        counts: Mapping[str, dict[str, int]],
+        description: Mapping[str, Any],
+    ) -> None:
+        self._model = model
+        self._description = description
+        self._probes: dict[str, StepProbe] = {}
+        for name, optimizer in optimizers.items():
+            probe = StepProbe(optimizer, model.named_parameters(), interval, per_filter=per_filter)
+            if name in counts:
+                probe.load_state_dict(counts[name])
+            self._probes[name] = probe
+        self._first_steps = {name: probe.step for name, probe in self._probes.items()}
+        first_step = max(self._first_steps.values())
+        self._watch = InvarianceWatch(model, list(optimizers.values()), first_step)
+        self._units: list[_Unit] = []
+        self._place: dict[str, list[int]] = {name: [] for name in self._probes}
+        self._findings: Findings | None = None
+        self._interval = interval
+        self._writer = None if folder is None else RecordWriter(folder)
+        self._find_units()
+        self._write_run()
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return each optimizer's count of steps, for a checkpoint."""
+        return {name: probe.state_dict() for name, probe in self._probes.items()}
+
+    def set_iteration(self, iteration: int) -> None:
+        """Tell the probes the training loop's own count."""
+        for probe in self._probes.values():
+            probe.iteration = iteration
+
+    # ------------------------------------------------------------------------ per step
+
+    def look(self, final: bool = False) -> Findings | None:
+        """Take new verdicts, if there are any, and write them."""
+        findings = self._watch.poll(final)
+        if findings is None:
+            return None
+        self._findings = findings
+        by_name = {plain_name(v.parameter): v for v in findings.verdicts}
+        for group in findings.groups:
+            self._join(group)
+        groups = {tuple(map(plain_name, group.members)): group for group in findings.groups}
+        for unit in self._units:
+            if unit.index in unit.probe.groups:
+                names = tuple(unit.probe.names[i] for i in unit.members)
+                unit.judge(groups.get(names), findings.from_step)
+            elif unit.name in by_name:
+                unit.judge(by_name[unit.name], findings.from_step)
+        self._write_run()
+        return findings
+
+    def drain_when_due(self) -> bool:
+        """Drain if enough samples wait; return whether it was done."""
+        waiting = max(len(probe) for probe in self._probes.values()) * self._interval
+        enough = STEPS_BETWEEN_DRAINS
+        if self._findings is None:
+            enough += STEPS_BEFORE_VERDICTS
+        if waiting >= enough:
+            self.drain()
+            return True
+        return False
+
+    def drain(self) -> None:
+        """Bring the samples over and hand them to the writer."""
+        for name, probe in self._probes.items():
+            columns = probe.drain()
+            self._find_units()
+            self._reread_rules()
+            if not len(columns["step"]):
+                continue
+            columns["weight"] = np.array(self._place[name])[columns["weight"]]
+            filtered = np.array([u.keeps_filters() for u in self._units])[columns["weight"]]
+            kept = (columns["unit"] == WHOLE) | filtered
+            columns = {key: column[kept] for key, column in columns.items()}
+            self._follow_ratios(columns)
+            if self._writer is not None:
+                self._writer.append(columns)
+
+    def append(self, columns: Mapping[str, np.ndarray], table: str) -> None:
+        """Hand another probe's columns to the writer."""
+        if self._writer is not None:
+            self._writer.append(columns, table)
+
+    def flush(self) -> None:
+        """Put everything measured so far on disk."""
+        self.drain()
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> list[Findings]:
+        """Stop measuring, write what is left, and return verdicts that came only now."""
+        self._watch.detach()
+        late = []
+        while (findings := self.look(final=True)) is not None:
+            late.append(findings)
+        self.flush()
+        for probe in self._probes.values():
+            probe.detach()
+        return late
+
+    def ratios(self) -> list[float]:
+        """RMS of Δ/Δ* over the last samples, of each scale-invariant weight or group."""
+        windows = [unit.window for unit in self._units if unit.window and unit.is_invariant]
+        return [float(np.sqrt(np.mean(window))) for window in windows]
+
+    # ------------------------------------------------------------------- what is where
+
+    def _find_units(self) -> None:
+        """Give each thing measured its place in ``run.json``; places only ever grow."""
+        for name, probe in self._probes.items():
+            for index in range(len(self._place[name]), len(probe.names)):
+                self._place[name].append(len(self._units))
+                unit = _Unit(probe, index, name, self._first_steps[name])
+                unit.read_rule()
+                self._units.append(unit)
+
+    def _reread_rules(self) -> None:
+        before = [unit.rule for unit in self._units]
+        for unit in self._units:
+            unit.read_rule()
+        said = [isinstance(rule, str) for rule in before]
+        if said != [isinstance(unit.rule, str) for unit in self._units]:
+            self._write_run()
+
+    def _join(self, group: JointGroup) -> None:
+        names = [plain_name(member) for member in group.members]
+        for probe in self._probes.values():
+            with suppress(KeyError):  # measured by another optimizer's probe, or by several
+                probe.join(names)
+        self._find_units()
+
+    def _follow_ratios(self, columns: Mapping[str, np.ndarray]) -> None:
+        whole = columns["unit"] == WHOLE
+        told = [columns[c][whole] for c in ("weight", "lr", "weight_decay", "angular_update")]
+        for place, lr, decay, angle in zip(*told, strict=True):
+            unit = self._units[place]
+            if unit.is_invariant and isinstance(unit.rule, UpdateRule):
+                with suppress(NoPrediction):  # warmup may begin at a learning rate of 0
+                    target = _equilibrium_angle(unit.rule.at(float(lr), float(decay)))
+                    unit.window.append((angle / target) ** 2)
+
+    def _write_run(self) -> None:
+        if self._writer is None:
+            return
+        measured = [unit.to_json() for unit in self._units]
+        named = {entry["parameter"] for entry in measured}
+        verdicts = self._findings.verdicts if self._findings is not None else []
+        decays = self._weight_decays()
+        left_out = [
+            {
+                "measured": False,
+                "rule": None,
+                "no_prediction": "",
+                "weight_decay": decays.get(verdict.parameter),
+                **verdict.to_json(),
+                "parameter": plain_name(verdict.parameter),
+            }
+            for verdict in verdicts
+            if plain_name(verdict.parameter) not in named
+        ]
+        self._writer.write_run({**self._description, "weights": measured + left_out})
+
+    def _weight_decays(self) -> dict[str, float]:
+        """Weight decay of every parameter that an optimizer holds."""
+        decay = {
+            id(p): float(group.get("weight_decay", 0.0))
+            for probe in self._probes.values()
+            for group in probe.optimizer.param_groups
+            for p in group["params"]
+        }
+        return {n: decay[id(p)] for n, p in self._model.named_parameters() if id(p) in decay}
+
+
+def describe_verdicts(findings: Findings) -> str:
+    """Say in a few lines which matrices are scale-invariant and what stops the others."""
+    matrices = [v for v in findings.verdicts if v.is_matrix]
+    invariant = sum(v.scale_invariant is True for v in matrices)
+    since = f" from step {findings.from_step} on" if findings.from_step else ""
+    lines = [f"SMD: {invariant} of {len(matrices)} weight matrices are scale-invariant{since}."]
+    lines += [
+        f"  jointly: {' + '.join(m.removesuffix('.weight') for m in group.members)}"
+        for group in findings.groups
+    ]
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for verdict in matrices:
+        if verdict.scale_invariant is not True:
+            by_reason[verdict.reason].append(verdict.parameter.removesuffix(".weight"))
+    lines += [f"  left out, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
+    return "\n".join(lines)
