@@ -78,7 +78,8 @@ class Run:
     def samples(self) -> pd.DataFrame:
         """All launches' samples: each launch supersedes what lies at or after its start.
 
-        ``weight`` counts in :attr:`weights`; what only older launches measured is dropped.
+        ``weight`` counts in :attr:`weights`; what only older launches measured is dropped,
+        and so are filters that turned out to be no units of their own.
         """
         index = {name: i for i, name in enumerate(self.weights.get("parameter", []))}
         kept: list[pd.DataFrame] = []
@@ -91,7 +92,16 @@ class Run:
                 place = np.array([index.get(name, -1) for name in names])
                 place = place[launch.samples["weight"]]
                 kept.append(launch.samples.assign(weight=place)[place >= 0])
-        return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+        if not kept:
+            return pd.DataFrame()
+        samples = pd.concat(kept, ignore_index=True)
+        whole = samples["unit"] < 0
+        if whole.all():
+            return samples
+        filtered = np.array(
+            [row.get("per_filter") is True for row in self.weights.to_dict("records")]
+        )
+        return samples[whole | filtered[samples["weight"]]].reset_index(drop=True)
 
     @cached_property
     def layers(self) -> pd.DataFrame:

@@ -27,8 +27,6 @@ from ..theory import NoPrediction, UpdateRule, equilibrium_angle
 WINDOW = 25
 """Samples that the console's ratio is taken over (theory fixes E Δ², not each Δ)."""
 STEPS_BETWEEN_DRAINS = 50
-STEPS_BEFORE_VERDICTS = 40
-"""Steps that samples wait at most for the first verdicts, which say whose filters to keep."""
 
 _equilibrium_angle = lru_cache(maxsize=1024)(equilibrium_angle)
 
@@ -58,8 +56,9 @@ class _Unit:
     def is_invariant(self) -> bool:
         return bool(self.changes) and self.changes[-1][1] is True
 
-    def keeps_filters(self) -> bool:
-        return isinstance(self.verdict, Verdict) and self.verdict.per_filter is True
+    def may_have_filters(self) -> bool:
+        """Whether its filters are units of their own, or nobody knows yet."""
+        return not isinstance(self.verdict, Verdict) or self.verdict.per_filter is True
 
     def judge(self, verdict: Verdict | JointGroup | None, from_step: int) -> None:
         # a joint group that is found no more is none any more
@@ -181,10 +180,7 @@ class Recorder:
     def drain_when_due(self) -> bool:
         """Drain if enough samples wait; return whether it was done."""
         waiting = max(len(probe) for probe in self._probes.values()) * self._interval
-        enough = STEPS_BETWEEN_DRAINS
-        if self._findings is None:
-            enough += STEPS_BEFORE_VERDICTS
-        if waiting >= enough:
+        if waiting >= STEPS_BETWEEN_DRAINS:
             self.drain()
             return True
         return False
@@ -198,7 +194,7 @@ class Recorder:
             if not len(columns["step"]):
                 continue
             columns["weight"] = np.array(self._place[name])[columns["weight"]]
-            filtered = np.array([u.keeps_filters() for u in self._units])[columns["weight"]]
+            filtered = np.array([u.may_have_filters() for u in self._units])[columns["weight"]]
             kept = (columns["unit"] == WHOLE) | filtered
             columns = {key: column[kept] for key, column in columns.items()}
             self._follow_ratios(columns)

@@ -237,3 +237,28 @@ def test_of_two_processes_the_first_one_records(tmp_path: Path) -> None:
     assert of(run, "conv.weight")["step"].tolist() == list(range(40))
     assert run.scores["parameter"].tolist() == ["conv.weight"]
     assert (run.layers["quantity"] == "critical_batch_size").sum() == 8
+
+
+def sharded(rank: int, folder: str) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    def wrapped(model: nn.Module) -> torch.optim.Optimizer:
+        fully_shard(model)
+        return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+
+    runner = tiny_runner(Path(folder), [{"type": "SMDHook", "interval": 1}], optimizer=wrapped)
+    runner._hooks = [h for h in runner.hooks if type(h).__name__ != "CheckpointHook"]
+    runner._init_model_weights = lambda: None  # MMEngine cannot broadcast sharded weights
+    runner.train()
+
+
+@pytest.mark.slow
+def test_weights_sharded_over_two_processes_are_judged_and_measured_whole(tmp_path: Path) -> None:
+    tiny_runner(tmp_path / "one", [{"type": "SMDHook", "interval": 1}]).train()
+    on_two_processes(tmp_path / "meet", sharded, str(tmp_path / "two"))
+    one, two = the_run(tmp_path / "one"), the_run(tmp_path / "two")
+    assert two.scores["parameter"].tolist() == ["conv.weight"]
+    # both processes see the same batches, so that the runs are one and the same
+    for column in ("weight_norm", "angular_update", "gradient_momentum_dot"):
+        wanted = of(one, "conv.weight")[column].to_numpy()
+        assert of(two, "conv.weight")[column].to_numpy() == pytest.approx(wanted, rel=1e-3)
