@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .compiled import StepSums
+from .fused import Vectors, fused_step_sums
 from .geometry import as_vectors
 from .momentum import Momentum, momentum_of
 from .names import plain_name
@@ -22,6 +22,8 @@ from .sharding import is_sharded, local, refuse_what_cannot_be_measured, sum_ove
 if TYPE_CHECKING:
     import pandas as pd
 
+OFTEN = 10
+"""Interval below which a compiler's seconds are worth its while."""
 RESCALE_KEY = "smd_rescale"
 """Key in ``optimizer.state[p]``: product of all factors put on p outside the optimizer."""
 
@@ -96,16 +98,16 @@ class StepProbe:
         self._weights: dict[int, Tensor] = {}
         self._group_of: dict[int, int] = {}
         self._held: set[int] = set()
+        self._is_sharded = False
         self._layout: tuple[int, int] | None = None
         self._find_weights()
         if not self._weights:
             raise ValueError("StepProbe: the optimizer holds no named parameter with ndim >= 2")
-        if per_filter and any(is_sharded(w) for w in self._weights.values()):
+        if per_filter and self._is_sharded:
             raise ValueError("StepProbe: filters of sharded weights cannot be measured apart")
         low = precision_warning(self.names, list(self._weights.values()))
         if low:
             warnings.warn(f"StepProbe: {low}", stacklevel=2)
-        self._sums = StepSums(sum(w.numel() for w in self._weights.values()), interval)
         self._copies: dict[int, Tensor] = {}
         self._seen: list[int] = []
         self._had_buffer: list[bool] = []
@@ -167,6 +169,7 @@ class StepProbe:
                 self.names.append(self._name_of[id(p)])
         # one that was taken out keeps its last group
         self._held = {i for i, w in self._weights.items() if id(w) in held}
+        self._is_sharded = any(is_sharded(w) for w in self._weights.values())
         self._group_of.update({i: held[id(self._weights[i])] for i in self._held})
 
     # ------------------------------------------------------------------------- counting
@@ -207,7 +210,9 @@ class StepProbe:
             for i, w in self._weights.items()
             if i in self._held and w.grad is not None and not w.grad.is_sparse
         ]
-        weights = [local(self._weights[i]) for i in self._seen]
+        weights = [self._weights[i] for i in self._seen]
+        if self._is_sharded:
+            weights = [local(w) for w in weights]
         for i, w in zip(self._seen, weights, strict=True):
             copy = self._copies.get(i)
             if copy is None or copy.shape != w.shape or copy.dtype != w.dtype:
@@ -235,17 +240,20 @@ class StepProbe:
         self._attempts += 1
 
     def _measure(self, optimizer: Optimizer, found_inf: Tensor | None) -> None:
-        readings, rows, measured = [], [], []
+        readings: list[Reading] = []
+        steps: list[Vectors] = []
         for i, had_buffer in zip(self._seen, self._had_buffer, strict=True):
             weight, group = self._weights[i], self.param_group(i)
             if weight.grad is None:
                 continue
             buffer = self._buffer(i) if had_buffer else None
             tensors = [t for t in (weight, weight.grad, buffer) if t is not None]
-            vectors = as_vectors([self._copies[i], *map(local, tensors)], self.per_filter)
-            before, after, gradient, *buffers = vectors
-            rows.append(self._sums(before, after, gradient, buffers[0] if buffers else None))
-            measured.append(weight)
+            if self._is_sharded:
+                tensors = [local(t) for t in tensors]
+            before, after, gradient, *buffers = as_vectors(
+                [self._copies[i], *tensors], self.per_filter
+            )
+            steps.append((before, after, gradient, buffers[0] if buffers else None))
             readings.append(
                 Reading(
                     weight=i,
@@ -256,16 +264,18 @@ class StepProbe:
                     had_buffer=had_buffer,
                 )
             )
-        sum_over_shards(rows, measured)
+        sums = fused_step_sums(steps, often=self.interval < OFTEN)
+        if self._is_sharded:
+            sum_over_shards(sums, [self._weights[reading.weight] for reading in readings])
         sample = Sample(
             attempt=self._attempts - self._skipped_before,
             iteration=self._attempts if self.iteration is None else self.iteration,
             readings=readings,
-            counts=[row.numel() // row.shape[-1] for row in rows],
+            counts=[len(v[0]) if v[0].ndim > 1 else 1 for v in steps],
             skipped=self._skipped,
             found_inf=None if found_inf is None else found_inf.clone(),
         )
-        self._ring.put(sample, rows)
+        self._ring.put(sample, sums)
 
     def detach(self) -> None:
         """Remove the hooks from the optimizer; what was measured stays readable."""

@@ -85,18 +85,14 @@ class SampleRing:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._arrived)
 
-    def put(self, sample: Sample, rows: list[Tensor]) -> None:
-        """Take a sample and its sums, each of shape (6,) or (filters, 6), without waiting."""
-        total = sum(sample.counts)
+    def put(self, sample: Sample, sums: Tensor) -> None:
+        """Take a sample and its rows of sums, shape (rows, 6), without waiting."""
+        total = len(sums)
         if self._ring is None or total > self._ring.shape[1]:
             self.flush()
-            device = rows[0].device if rows else torch.device("cpu")
             shape = (CAPACITY, total, len(STEP_SUMS))
-            self._ring = torch.empty(shape, dtype=torch.float64, device=device)
-        if rows:
-            ring = self._ring
-            stacked = [row.reshape(-1, len(STEP_SUMS)).to(ring.device) for row in rows]
-            torch.cat(stacked, out=ring[len(self._waiting), :total])
+            self._ring = torch.empty(shape, dtype=torch.float64, device=sums.device)
+        self._ring[len(self._waiting), :total] = sums
         self._waiting.append(sample)
         if len(self._waiting) == CAPACITY:
             self.flush()

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
@@ -36,13 +35,13 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def sum_over_shards(rows: list[Tensor], weights: Sequence[Tensor]) -> None:
+def sum_over_shards(sums: Tensor, weights: Sequence[Tensor]) -> None:
     """Add up, in place, what the processes found of their shards.
 
     A collective, one for each way in which weights are sharded; nothing where none is.
 
     Args:
-        rows: Sums over the local part, one tensor of shape (6,) for each weight.
+        sums: Sums over the local parts, one row for each weight.
         weights: The weights they belong to, in the same order on every process.
     """
     alike: dict[tuple[Any, tuple[int, ...]], list[int]] = defaultdict(list)
@@ -52,11 +51,10 @@ def sum_over_shards(rows: list[Tensor], weights: Sequence[Tensor]) -> None:
             dimensions = tuple(d for d, p in enumerate(spec.placements) if p.is_shard())
             alike[spec.device_mesh, dimensions].append(i)
     for (mesh, dimensions), members in alike.items():
-        total = torch.stack([rows[i] for i in members])
+        total = sums[members]
         for dimension in dimensions:
             dist.all_reduce(total, group=mesh.get_group(dimension))
-        for i, row in zip(members, total, strict=True):
-            rows[i] = row
+        sums[members] = total
 
 
 def refuse_what_cannot_be_measured(optimizer: Optimizer, weights: Sequence[Tensor]) -> None:

@@ -1,0 +1,136 @@
+"""All of a step's tensors in one pass: in C on the CPU, compiled by torch on a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .geometry import STEP_SUMS, step_sums
+
+SOURCE = Path(__file__).with_name("step_sums.c")
+# sums may be reordered, so that they vectorize; nothing else of IEEE arithmetic is given up
+# (-ffast-math would also change how the whole process rounds tiny numbers)
+FLAGS = ("-O3", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno")
+WORTH_COMPILING = 5_000_000
+"""Elements per measured step from which torch's compiler earns its seconds, on a GPU."""
+
+PIECE = 1 << 18
+"""Elements that a thread takes at a time."""
+FLOAT = 4
+"""Bytes of the elements that the C form reads."""
+
+Vectors = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""Weight before and after a step, gradient, and momentum buffer after it."""
+
+
+def fused_step_sums(steps: Sequence[Vectors], often: bool = True) -> Tensor:
+    """Reduce one step of many weights; see :func:`~smd_hooks.measure.geometry.step_sums`.
+
+    Args:
+        steps: For each weight its vectors, each of shape (elements,) or (rows, elements).
+        often: Whether this is asked at nearly every step, so that compiling pays.
+
+    Returns:
+        Float64 of shape (rows of all weights, 6), on the first weight's device. Nothing is
+        read back from it.
+    """
+    if not steps:
+        return torch.empty(0, len(STEP_SUMS), dtype=torch.float64)
+    device = steps[0][0].device
+    if all(_is_for_c(vectors) for vectors in steps):
+        in_c = load()
+        if in_c is not None:
+            return in_c(steps)
+    reduce = step_sums
+    if often and device.type == "cuda" and sum(v[0].numel() for v in steps) >= WORTH_COMPILING:
+        reduce = _compiled()
+    rows = [reduce(*vectors).reshape(-1, len(STEP_SUMS)) for vectors in steps]
+    return torch.cat([row.to(device, non_blocking=True) for row in rows])
+
+
+def _is_for_c(vectors: Vectors) -> bool:
+    return all(
+        t is None or (t.dtype is torch.float32 and t.device.type == "cpu" and t.is_contiguous())
+        for t in vectors
+    )
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(step_sums, dynamic=True)
+
+
+@cache
+def load() -> Callable[[Sequence[Vectors]], Tensor] | None:
+    """Compile and load the C form; None where there is no working compiler."""
+    for native in (("-march=native",), ()):
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                library = Path(folder) / "step_sums.so"
+                command = [*_compiler(), *FLAGS, *native, "-shared", "-fPIC", "-o", str(library)]
+                subprocess.run([*command, str(SOURCE)], check=True, capture_output=True, timeout=60)
+                function = ctypes.CDLL(str(library)).step_sums
+        except (OSError, subprocess.SubprocessError):
+            continue
+        function.restype = None
+        return lambda steps: _call(function, steps)
+    return None
+
+
+def _compiler() -> list[str]:
+    found = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if not found:
+        raise OSError("no C compiler")
+    return shlex.split(found)
+
+
+def _call(function: Any, steps: Sequence[Vectors]) -> Tensor:
+    """Cut the tensors into pieces, share them out over torch's number of threads, add up."""
+    shapes = [vectors[0].shape for vectors in steps]
+    rows = np.array([shape[0] if len(shape) > 1 else 1 for shape in shapes])
+    lengths = np.array([shape[-1] for shape in shapes]).repeat(rows)
+    pointers = np.array(
+        [[0 if t is None else t.data_ptr() for t in vectors] for vectors in steps], np.uintp
+    ).repeat(rows, 0)
+    row_in_tensor = np.arange(len(lengths)) - (rows.cumsum() - rows).repeat(rows)
+    pieces = np.maximum(1, -(-lengths // PIECE))
+    first = pieces.cumsum() - pieces
+    piece_in_row = np.arange(pieces.sum()) - first.repeat(pieces)
+    start = (row_in_tensor * lengths).repeat(pieces) + piece_in_row * PIECE
+    pointers = pointers.repeat(pieces, 0)
+    pointers += (pointers != 0) * (start[:, None] * FLOAT).astype(np.uintp)
+    counts = np.minimum(lengths.repeat(pieces) - piece_in_row * PIECE, PIECE).astype(ctypes.c_long)
+    out = np.empty((len(counts), len(STEP_SUMS)))
+
+    def work(share: slice) -> None:
+        arrays = (pointers[share], counts[share], out[share])
+        number = ctypes.c_long(len(arrays[1]))
+        function(number, *(ctypes.c_void_p(array.ctypes.data) for array in arrays))
+
+    threads = torch.get_num_threads() if counts.sum() > PIECE else 1
+    cuts = np.searchsorted(counts.cumsum(), np.linspace(0, counts.sum(), threads + 1)[1:-1])
+    shares = [slice(*ends) for ends in zip([0, *cuts], [*cuts, len(counts)], strict=True)]
+    others = [_pool(threads).submit(work, share) for share in shares[1:]]
+    work(shares[0])
+    for other in others:
+        other.result()
+    # in the order of the pieces, whoever did them: the sums do not depend on threads
+    return torch.from_numpy(np.add.reduceat(out, first))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads - 1, "smd_step_sums")
