@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..measure.invariance import Verdict
 from ..measure.invariance_watch import Findings, InvarianceWatch
 from ..measure.joint_groups import JointGroup
-from ..measure.names import plain_name
+from ..measure.parameters import plain_name
 from ..measure.precision import rounding_angle
 from ..measure.probe import StepProbe
 from ..measure.samples import WHOLE
@@ -51,6 +51,13 @@ class _Unit:
     @property
     def members(self) -> tuple[int, ...]:
         return self.probe.groups.get(self.index, (self.index,))
+
+    @property
+    def is_alone(self) -> bool:
+        return self.index not in self.probe.groups
+
+    def weights(self) -> list[Tensor]:
+        return [self.probe.weight(i) for i in self.members]
 
     @property
     def is_invariant(self) -> bool:
@@ -88,7 +95,7 @@ class _Unit:
     def to_json(self) -> dict[str, Any]:
         verdict = {} if self.verdict is None else self.verdict.to_json()
         known = isinstance(self.rule, UpdateRule)
-        weights = [self.probe.weight(i) for i in self.members]
+        weights = self.weights()
         return {
             "shape": [sum(w.numel() for w in weights)],  # a weight's verdict knows better
             **verdict,
@@ -132,13 +139,13 @@ class Recorder:
         self._description = description
         self._probes: dict[str, StepProbe] = {}
         for name, optimizer in optimizers.items():
-            probe = StepProbe(optimizer, model.named_parameters(), interval, per_filter=per_filter)
+            probe = StepProbe(optimizer, model.named_parameters, interval, per_filter=per_filter)
             if name in counts:
                 probe.load_state_dict(counts[name])
             self._probes[name] = probe
         self._first_steps = {name: probe.step for name, probe in self._probes.items()}
-        first_step = max(self._first_steps.values())
-        self._watch = InvarianceWatch(model, list(optimizers.values()), first_step)
+        starts = list(self._first_steps.values())
+        self._watch = InvarianceWatch(model, list(optimizers.values()), starts)
         self._units: list[_Unit] = []
         self._place: dict[str, list[int]] = {name: [] for name in self._probes}
         self._findings: Findings | None = None
@@ -168,12 +175,13 @@ class Recorder:
         for group in findings.groups:
             self._join(group)
         groups = {tuple(map(plain_name, group.members)): group for group in findings.groups}
+        from_step = dict(zip(self._probes, findings.from_steps, strict=True))
         for unit in self._units:
-            if unit.index in unit.probe.groups:
+            if not unit.is_alone:
                 names = tuple(unit.probe.names[i] for i in unit.members)
-                unit.judge(groups.get(names), findings.from_step)
+                unit.judge(groups.get(names), from_step[unit.optimizer])
             elif unit.name in by_name:
-                unit.judge(by_name[unit.name], findings.from_step)
+                unit.judge(by_name[unit.name], from_step[unit.optimizer])
         self._write_run()
         return findings
 
@@ -189,7 +197,8 @@ class Recorder:
         """Bring the samples over and hand them to the writer."""
         for name, probe in self._probes.items():
             columns = probe.drain()
-            self._find_units()
+            if self._find_units():
+                self._write_run()
             self._reread_rules()
             if not len(columns["step"]):
                 continue
@@ -230,14 +239,22 @@ class Recorder:
 
     # ------------------------------------------------------------------- what is where
 
-    def _find_units(self) -> None:
+    def _find_units(self) -> bool:
         """Give each thing measured its place in ``run.json``; places only ever grow."""
+        known = len(self._units)
         for name, probe in self._probes.items():
             for index in range(len(self._place[name]), len(probe.names)):
                 self._place[name].append(len(self._units))
                 unit = _Unit(probe, index, name, self._first_steps[name])
                 unit.read_rule()
                 self._units.append(unit)
+        if len(self._units) == known:
+            return False
+        holders = Counter(id(w) for unit in self._units for w in unit.weights() if unit.is_alone)
+        for unit in self._units:
+            if any(holders[id(w)] > 1 for w in unit.weights()):
+                unit.rule = "no prediction: stepped by several optimizers"
+        return True
 
     def _reread_rules(self) -> None:
         before = [unit.rule for unit in self._units]

@@ -97,7 +97,9 @@ class SMDHook(Hook):
         if any(isinstance(hook, SMDHook) and hook is not self for hook in runner.hooks):
             raise RuntimeError("SMDHook: is in the config twice, keep one")
         optimizers, model = optimizers_of(runner, "SMDHook"), unwrapped_model(runner)
-        if runner.iter > 0 and not self._counts:  # resumed from a run without this hook
+        if runner.iter == 0:  # load_from takes another run's weights, not its steps
+            self._counts = {}
+        elif not self._counts:  # resumed from a run without this hook
             steps = runner.iter // accumulation_of(runner)
             self._counts = {name: {"attempts": steps, "skipped": 0} for name in optimizers}
         self._layers = LayerProbes(runner, self.representation, self.noise, self._counts)

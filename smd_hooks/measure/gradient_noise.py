@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from ..theory.gradient_noise import NoiseAverage, two_batch_estimate
 from .representation import StepCount, match_layers, refuse_sharded
+from .stepping import AroundStep
 
 
 @dataclass
@@ -106,9 +107,7 @@ class GradientNoiseProbe:
         self._seen: dict[str, _MicroBatches] = {}
         self._samples: list[tuple[StepCount, Tensor]] = []
         self._averages: dict[str, NoiseAverage] = defaultdict(NoiseAverage)
-        self._handles: list[Any] = [
-            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step))
-        ]
+        self._handles: list[Any] = [AroundStep(optimizer, self._before_step)]
         for name, parameter in self._watched.items():
             arrive, accumulate = self._backward_hooks(name)
             self._handles.append(parameter.register_hook(arrive))

@@ -20,7 +20,9 @@ from torch.optim import Optimizer
 from .autograd_graph import Graph, tensors
 from .functional import ForwardCall, ScaleResponse, scale_response
 from .joint_groups import Candidate, JointGroup, candidates
+from .parameters import is_measurable
 from .sharding import whole
+from .stepping import AroundStep, closure_of, with_closure
 from .structure import Destination, destinations
 from .verdict import (
     Z2_LIMIT,
@@ -81,8 +83,7 @@ class ScaleInvarianceObserver:
         self._candidates: dict[tuple[str, ...], Candidate] = {}
         self._calls: dict[nn.Module, ForwardCall] = {}
         self._responses: dict[str, ScaleResponse | str] = {}
-        before_step = torch.compiler.disable(self._before_step)
-        self._handles = [o.register_step_pre_hook(before_step) for o in several]
+        self._handles: list[Any] = [AroundStep(o, self._before_step) for o in several]
         self._watch_forward(model)
 
     def detach(self) -> None:
@@ -113,13 +114,27 @@ class ScaleInvarianceObserver:
     def _matrices(self) -> set[str]:
         return {name for own in self._watched.values() for name, p in own.items() if p.ndim >= 2}
 
-    @torch.no_grad()
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         if self.done:  # a hook cannot remove itself while the optimizer walks its hooks
-            return
+            return None
+        closure = closure_of(args, kwargs)
+        if closure is None:
+            self._take(optimizer)
+            return None
+        # the gradient of this step is made inside it
+
+        def observed() -> Any:
+            loss = closure()
+            self._take(optimizer)
+            return loss
+
+        return with_closure(observed, args, kwargs)
+
+    @torch.no_grad()
+    def _take(self, optimizer: Optimizer) -> None:
         step = self._steps_of[optimizer]
         for name, weight in self._watched[optimizer].items():
-            if weight.ndim < 2 or weight.grad is None or weight.grad.is_sparse:
+            if not is_measurable(weight) or weight.grad is None or weight.grad.is_sparse:
                 continue
             products = weight.detach().double().mul_(weight.grad)
             row = tuple(range(1, weight.ndim))

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from .invariance import ScaleInvarianceObserver
 from .joint_groups import JointGroup
+from .stepping import AroundStep
 from .verdict import Verdict
 
 REPEAT = 4
@@ -28,16 +28,20 @@ class Findings:
     """What one observation found.
 
     Attributes:
-        from_step: Optimizer step from which on it holds: the first in the observed mode,
-            or, where the same mode was looked at again, the first that was looked at.
-            Counted by the optimizer whose step showed the new mode.
+        from_steps: For each optimizer, its own step from which on it holds: the first in
+            the observed mode, or of a later look.
         verdicts: One per parameter of the model.
         groups: The weights that are scale-invariant only together.
     """
 
-    from_step: int
+    from_steps: tuple[int, ...]
     verdicts: list[Verdict]
     groups: list[JointGroup]
+
+    @property
+    def from_step(self) -> int:
+        """The same for a model with one optimizer, or of the first one."""
+        return self.from_steps[0]
 
     def same_as(self, other: Findings) -> bool:
         """Whether both say the same, whatever the statistics they rest on."""
@@ -62,7 +66,8 @@ class InvarianceWatch:
     Args:
         model: The model that is trained, unwrapped (no DDP).
         optimizers: Its optimizer, or all of them.
-        first_step: Number of optimizer steps taken before this run was resumed.
+        first_step: Number of optimizer steps taken before this run was resumed; for several
+            optimizers that of each.
 
     Example::
 
@@ -81,22 +86,22 @@ class InvarianceWatch:
         self,
         model: nn.Module,
         optimizers: Optimizer | Sequence[Optimizer],
-        first_step: int = 0,
+        first_step: int | Sequence[int] = 0,
     ) -> None:
         self.model = model
         self._optimizers = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
-        self._first_step = first_step
-        self._steps_of = dict.fromkeys(self._optimizers, 0)
+        if isinstance(first_step, int):
+            first_step = [first_step] * len(self._optimizers)
+        self._steps_of = dict(zip(self._optimizers, first_step, strict=True))
         self._modules = list(model.modules())
         # by optimizer, since GANs switch requires_grad between their optimizers' steps
         self._signatures: dict[Optimizer, tuple[list[bool], list[bool]]] = {}
-        self._differs_since: dict[Optimizer, int] = {}
-        self._finished: deque[tuple[int, ScaleInvarianceObserver]] = deque()
+        self._differs_since: dict[Optimizer, tuple[int, ...]] = {}
+        self._finished: deque[tuple[tuple[int, ...], ScaleInvarianceObserver]] = deque()
         self._last: Findings | None = None
-        self._begin_mode(first_step)
-        after_step = torch.compiler.disable(self._after_step)
+        self._begin_mode(self._all_steps())
         # after the step, because there the hooks that run before it may be added and removed
-        self._handles = [o.register_step_post_hook(after_step) for o in self._optimizers]
+        self._handles = [AroundStep(o, after=self._after_step) for o in self._optimizers]
 
     @property
     def step(self) -> int:
@@ -104,7 +109,10 @@ class InvarianceWatch:
 
         Of several optimizers, those of the one that has stepped most often.
         """
-        return self._first_step + max(self._steps_of.values())
+        return max(self._steps_of.values())
+
+    def _all_steps(self) -> tuple[int, ...]:
+        return tuple(self._steps_of.values())
 
     def detach(self) -> None:
         """Remove all hooks; :meth:`poll` still gives what was found."""
@@ -126,8 +134,8 @@ class InvarianceWatch:
         if final:
             self._end_observation()
         while self._finished:
-            from_step, observer = self._finished.popleft()
-            findings = Findings(from_step, observer.verdicts(), observer.groups())
+            from_steps, observer = self._finished.popleft()
+            findings = Findings(from_steps, observer.verdicts(), observer.groups())
             if self._observer is None and not all(v.settled for v in findings.verdicts):
                 self._plan_next_look(observer.steps // len(self._optimizers))
             if self._last is None or not findings.same_as(self._last):
@@ -143,15 +151,18 @@ class InvarianceWatch:
         return [module.training for module in self._modules], held
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        step = self._first_step + self._steps_of[optimizer]
+        steps = self._all_steps()
         self._steps_of[optimizer] += 1
         signature = self._signature(optimizer)
         if signature == self._signatures.setdefault(optimizer, signature):
             self._differs_since.pop(optimizer, None)
         elif optimizer not in self._differs_since:
-            self._differs_since[optimizer] = step
+            self._differs_since[optimizer] = steps
         else:
             self._signatures[optimizer] = signature
+            # the modules' modes are everybody's: no other optimizer needs to notice them again
+            for other, (_, held) in self._signatures.items():
+                self._signatures[other] = signature[0], held
             if self._observer is not None:
                 self._observer.detach()
             self._begin_mode(self._differs_since.pop(optimizer))
@@ -159,16 +170,16 @@ class InvarianceWatch:
         if self._observer is not None and self._observer.done:
             self._end_observation()
         elif self._next_look is not None and self.step >= self._next_look:
-            self._observe(self.step)
+            self._observe(self._all_steps())
 
-    def _begin_mode(self, from_step: int) -> None:
-        self._mode_since = from_step
+    def _begin_mode(self, from_steps: tuple[int, ...]) -> None:
+        self._mode_since = max(from_steps)
         self._length: int | None = None
-        self._observe(from_step)
+        self._observe(from_steps)
 
-    def _observe(self, from_step: int) -> None:
+    def _observe(self, from_steps: tuple[int, ...]) -> None:
         self._next_look: int | None = None
-        self._from_step = from_step
+        self._from_steps = from_steps
         self._observer: ScaleInvarianceObserver | None = ScaleInvarianceObserver(
             self.model, self._optimizers
         )
@@ -178,7 +189,7 @@ class InvarianceWatch:
             return
         self._observer.detach()
         if self._observer.steps:  # a launch that took no step knows nothing new
-            self._finished.append((self._from_step, self._observer))
+            self._finished.append((self._from_steps, self._observer))
         self._observer = None
 
     def _plan_next_look(self, length: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +14,16 @@ from torch.optim import Optimizer
 from .fused import Vectors, fused_step_sums
 from .geometry import as_vectors
 from .momentum import Momentum, momentum_of
-from .names import plain_name
+from .parameters import is_measurable, plain_name
 from .precision import precision_warning
 from .samples import WHOLE, Reading, Sample, SampleRing, columns
 from .sharding import is_sharded, local, refuse_what_cannot_be_measured, sum_over_shards
+from .stepping import AroundStep, closure_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+NamedParameters = Iterable[tuple[str, Tensor]]
 
 OFTEN = 10
 """Interval below which a compiler's seconds are worth its while."""
@@ -41,9 +44,9 @@ class StepProbe:
 
     Args:
         optimizer: Any ``torch.optim.Optimizer``.
-        named_parameters: ``model.named_parameters()``. Measured are those with two or
-            more dimensions that the optimizer holds, now or later; gains and biases are
-            no candidates for scale invariance.
+        named_parameters: ``model.named_parameters()``, or the method itself where the model
+            may grow. Measured are those with two or more dimensions that the optimizer
+            holds, now or later; gains and biases are no candidates for scale invariance.
         interval: Optimizer steps between samples.
         per_filter: Measure each filter (row, the first dimension) beside each tensor.
         first_step: Number of optimizer steps taken before this run was resumed.
@@ -71,7 +74,7 @@ class StepProbe:
     def __init__(
         self,
         optimizer: Optimizer,
-        named_parameters: Iterable[tuple[str, Tensor]],
+        named_parameters: NamedParameters | Callable[[], NamedParameters],
         interval: int = 1,
         *,
         per_filter: bool = False,
@@ -79,8 +82,10 @@ class StepProbe:
     ) -> None:
         if interval < 1:
             raise ValueError(f"StepProbe: interval must be 1 or more, got {interval}")
-        named = [(plain_name(name), p) for name, p in named_parameters]
-        refuse_what_cannot_be_measured(optimizer, [p for _, p in named])
+        if not callable(named_parameters):
+            named_parameters = list(named_parameters).copy
+        self._named_parameters = named_parameters
+        refuse_what_cannot_be_measured(optimizer, [p for _, p in named_parameters()])
         self.optimizer = optimizer
         self.interval = interval
         self.per_filter = per_filter
@@ -93,13 +98,11 @@ class StepProbe:
         self._attempts = first_step
         self._skipped_before = 0
         self._skipped: Tensor | None = None
-        self._name_of = {id(p): name for name, p in named}
-        self._named = [p for _, p in named]
         self._weights: dict[int, Tensor] = {}
         self._group_of: dict[int, int] = {}
         self._held: set[int] = set()
         self._is_sharded = False
-        self._layout: tuple[int, int] | None = None
+        self._layout: list[list[int]] | None = None
         self._find_weights()
         if not self._weights:
             raise ValueError("StepProbe: the optimizer holds no named parameter with ndim >= 2")
@@ -111,13 +114,11 @@ class StepProbe:
         self._copies: dict[int, Tensor] = {}
         self._seen: list[int] = []
         self._had_buffer: list[bool] = []
+        self._versions: list[int] = []
         self._momenta: list[Momentum | None] = []
         self._measuring = False
         self._ring = SampleRing()
-        self._handles = [
-            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),
-            optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)),
-        ]
+        self._around = AroundStep(optimizer, self._before_step, self._after_step)
 
     # ----------------------------------------------------------------- what is measured
 
@@ -151,22 +152,21 @@ class StepProbe:
         return len(self.names) - 1
 
     def _find_weights(self) -> None:
-        """Look through the optimizer's groups; parameters may have been added."""
-        groups = self.optimizer.param_groups
-        layout = len(groups), sum(len(group["params"]) for group in groups)
+        """Look through the optimizer's groups; parameters may have been added or moved."""
+        groups = [group["params"] for group in self.optimizer.param_groups]
+        layout = [[id(p) for p in group] for group in groups]
         if layout == self._layout:
             return
         self._layout = layout
-        index_of = {id(w): i for i, w in self._weights.items()}
-        held = {id(p): g for g, group in enumerate(groups) for p in group["params"]}
-        for i, p in enumerate(p for group in groups for p in group["params"]):
-            self._name_of.setdefault(id(p), f"optimizer.{i}")
-        strangers = [p for group in groups for p in group["params"]]
-        for p in [*self._named, *strangers]:
-            if id(p) in held and p.ndim >= 2 and id(p) not in index_of:
-                index_of[id(p)] = len(self.names)
+        held = {key: g for g, keys in enumerate(layout) for key in keys}
+        named = {id(p): (plain_name(name), p) for name, p in self._named_parameters()}
+        for i, p in enumerate(p for group in groups for p in group):
+            named.setdefault(id(p), (f"optimizer.{i}", p))
+        known = {id(w) for w in self._weights.values()}
+        for key, (name, p) in named.items():
+            if key in held and key not in known and is_measurable(p):
                 self._weights[len(self.names)] = p
-                self.names.append(self._name_of[id(p)])
+                self.names.append(name)
         # one that was taken out keeps its last group
         self._held = {i for i, w in self._weights.items() if id(w) in held}
         self._is_sharded = any(is_sharded(w) for w in self._weights.values())
@@ -204,12 +204,14 @@ class StepProbe:
         if not self._measuring:
             return
         self._find_weights()
-        # a sparse gradient is no gradient of the whole matrix
+        # with a closure, gradients are made inside the step
+        may_have = closure_of(args, kwargs) is not None
         self._seen = [
             i
             for i, w in self._weights.items()
-            if i in self._held and w.grad is not None and not w.grad.is_sparse
+            if i in self._held and (_gradient(w) is not None or (may_have and w.requires_grad))
         ]
+        self._versions = [-1 if may_have else _version(self._weights[i]) for i in self._seen]
         weights = [self._weights[i] for i in self._seen]
         if self._is_sharded:
             weights = [local(w) for w in weights]
@@ -242,18 +244,23 @@ class StepProbe:
     def _measure(self, optimizer: Optimizer, found_inf: Tensor | None) -> None:
         readings: list[Reading] = []
         steps: list[Vectors] = []
-        for i, had_buffer in zip(self._seen, self._had_buffer, strict=True):
+        seen = zip(self._seen, self._had_buffer, self._versions, strict=True)
+        for i, had_buffer, version in seen:
             weight, group = self._weights[i], self.param_group(i)
-            if weight.grad is None:
+            gradient = _gradient(weight)
+            if gradient is None:
                 continue
+            # fused optimizers unscale it in place, which is as it should be
+            if version not in (-1, gradient._version) and found_inf is None:
+                gradient = self._as_it_was(i, gradient)
             buffer = self._buffer(i) if had_buffer else None
-            tensors = [t for t in (weight, weight.grad, buffer) if t is not None]
+            tensors = [t for t in (weight, gradient, buffer) if t is not None]
             if self._is_sharded:
                 tensors = [local(t) for t in tensors]
-            before, after, gradient, *buffers = as_vectors(
+            before, after, gradients, *buffers = as_vectors(
                 [self._copies[i], *tensors], self.per_filter
             )
-            steps.append((before, after, gradient, buffers[0] if buffers else None))
+            steps.append((before, after, gradients, buffers[0] if buffers else None))
             readings.append(
                 Reading(
                     weight=i,
@@ -277,11 +284,20 @@ class StepProbe:
         )
         self._ring.put(sample, sums)
 
+    def _as_it_was(self, index: int, gradient: Tensor) -> Tensor:
+        """The gradient before the optimizer changed it in place.
+
+        ``torch.optim.SGD(nesterov=True, foreach=True)`` without weight decay leaves
+        g + αv in it; what another optimizer left is not known: NaN.
+        """
+        group, buffer = self.param_group(index), self._buffer(index)
+        if type(self.optimizer) is torch.optim.SGD and group["nesterov"] and buffer is not None:
+            return gradient - group["momentum"] * buffer
+        return torch.full_like(gradient, torch.nan)
+
     def detach(self) -> None:
         """Remove the hooks from the optimizer; what was measured stays readable."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._around.remove()
         self._copies = {}
         self._measuring = False
 
@@ -323,6 +339,17 @@ class StepProbe:
             frame["gradient_norm"] * frame["weight_norm"],
         )
         return frame.drop(columns=["iteration", "rescale"])
+
+
+def _gradient(weight: Tensor) -> Tensor | None:
+    """A sparse gradient is no gradient of the whole matrix."""
+    return None if weight.grad is None or weight.grad.is_sparse else weight.grad
+
+
+def _version(weight: Tensor) -> int:
+    """How often the gradient was changed in place; -1 where it has no gradient."""
+    gradient = _gradient(weight)
+    return -1 if gradient is None else gradient._version
 
 
 def _as_it_is_now(value: Any) -> Any:

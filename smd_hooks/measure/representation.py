@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from .stepping import AroundStep
+
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 """Layers with a linear response to their weight."""
 
@@ -206,13 +208,12 @@ class RepresentationProbe:
         self._before: dict[Layer, Tensor] = {}
         self._samples: list[_Sample] = []
         keep = torch.compiler.disable(self._keep_input)
-        self._handles = [
+        self._handles: list[Any] = [
             *(
                 layer.register_forward_pre_hook(keep, with_kwargs=True)
                 for layer in self._parameters
             ),
-            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),
-            optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)),
+            AroundStep(optimizer, self._before_step, self._after_step),
         ]
 
     def detach(self) -> None:

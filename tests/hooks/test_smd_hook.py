@@ -166,11 +166,11 @@ def test_verdicts_are_told_by_reason() -> None:
         Verdict("c.bias", (2,), False, None, 0, "gain or bias"),
     ]
     group = JointGroup(("b.weight", "c.weight"), 1e-9, 8, ("n",), "normalized by n")
-    text = describe_verdicts(Findings(0, verdicts, []))
+    text = describe_verdicts(Findings((0,), verdicts, []))
     assert re.sub(r"\s+", " ", text) == (
         "SMD: 1 of 3 weight matrices are scale-invariant. left out, frozen: b, c"
     )
-    text = describe_verdicts(Findings(7, verdicts, [group]))
+    text = describe_verdicts(Findings((7,), verdicts, [group]))
     assert re.sub(r"\s+", " ", text) == (
         "SMD: 1 of 3 weight matrices are scale-invariant from step 7 on. jointly: b + c "
         "left out, frozen: b, c"
@@ -193,3 +193,13 @@ def test_two_of_them_are_refused(tmp_path: Path) -> None:
     runner = tiny_runner(tmp_path, [{"type": "SMDHook"}, {"type": "SMDHook", "interval": 7}])
     with pytest.raises(RuntimeError, match="in the config twice"):
         runner.train()
+
+
+def test_weights_taken_from_another_run_do_not_bring_its_steps(tmp_path: Path) -> None:
+    hooks = [{"type": "SMDHook", "interval": 1}]
+    tiny_runner(tmp_path / "first", hooks, iterations=20).train()
+    checkpoint = str(tmp_path / "first" / "iter_20.pth")
+    tiny_runner(tmp_path / "tuned", hooks, iterations=20, load_from=checkpoint).train()
+    (run,) = load_runs(tmp_path / "tuned")
+    assert sorted(set(run.samples["step"])) == list(range(20))
+    assert run.weights["first_step"].dropna().tolist() == [0, 0]

@@ -75,6 +75,69 @@ def test_several_optimizers_are_measured_each_by_its_own_count(tmp_path: Path) -
     assert len(run.scores) == 2
 
 
+def test_a_change_of_mode_is_dated_by_each_optimizers_own_count(tmp_path: Path) -> None:
+    model = Pair()
+
+    class Freeze(Hook):
+        def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+            model.second[1].train(runner.iter < 20)
+
+    runner = tiny_runner(tmp_path, [{"type": "SMDHook", "interval": 1}], iterations=60)
+    runner.model = model
+    runner.param_schedulers = None
+    runner.optim_wrapper = OptimWrapperDict(
+        first=OptimWrapper(torch.optim.SGD(model.first.parameters(), lr=0.1, weight_decay=0.01)),
+        second=OptimWrapper(torch.optim.SGD(model.second.parameters(), lr=0.1, weight_decay=0.01)),
+    )
+    runner.register_hook(Freeze())
+    runner.train()
+    weights = the_run(tmp_path).weights.set_index("parameter")
+    assert weights.loc["first.0.weight", "changes"] == [[0, True]]
+    assert weights.loc["second.0.weight", "changes"] == [[0, True], [40, False]]
+
+
+def test_a_weight_that_two_optimizers_step_has_no_prediction(tmp_path: Path) -> None:
+    model = Pair()
+    runner = tiny_runner(tmp_path, [{"type": "SMDHook", "interval": 1}], iterations=20)
+    runner.model = model
+    runner.param_schedulers = None
+    both = [*model.first.parameters(), *model.second.parameters()]
+    runner.optim_wrapper = OptimWrapperDict(
+        first=OptimWrapper(torch.optim.SGD(both, lr=0.1, weight_decay=0.01)),
+        second=OptimWrapper(torch.optim.SGD(model.second.parameters(), lr=0.2, weight_decay=0.01)),
+    )
+    runner.train()
+    run = the_run(tmp_path)
+    shared = run.weights[run.weights["parameter"] == "second.0.weight"]
+    assert len(shared) == 2
+    assert set(shared["no_prediction"]) == {"no prediction: stepped by several optimizers"}
+    assert run.scores["parameter"].tolist() == ["first.0.weight"]
+
+
+def test_a_matrix_that_is_added_mid_run_is_told_apart(tmp_path: Path) -> None:
+    class Grow(Hook):
+        def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+            if runner.iter == 30:
+                runner.model.late = nn.Linear(8, 8)
+                group = {"params": list(runner.model.late.parameters())}
+                runner.optim_wrapper.optimizer.add_param_group(group)
+                runner.model.conv.register_forward_hook(
+                    lambda module, args, out: (
+                        runner.model.late(out.mT).mT
+                        if out.shape[2] == 8
+                        else out + 0 * runner.model.late.weight.sum()
+                    )
+                )
+
+    runner = tiny_runner(tmp_path, [{"type": "SMDHook", "interval": 1}], iterations=60)
+    runner.param_schedulers = None
+    runner.register_hook(Grow())
+    runner.train()
+    run = the_run(tmp_path)
+    assert of(run, "late.weight")["step"].tolist() == list(range(30, 60))
+    assert len(of(run, "bn.weight")) == 0
+
+
 def test_filters_are_kept_where_they_are_scale_invariant(tmp_path: Path) -> None:
     tiny_runner(tmp_path, [{"type": "SMDHook", "interval": 1, "per_filter": True}]).train()
     run = the_run(tmp_path)

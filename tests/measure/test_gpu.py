@@ -10,8 +10,8 @@ from torch import nn
 
 from smd_hooks import StepProbe
 from smd_hooks.measure import InvarianceWatch
-from smd_hooks.measure.compiled import StepSums
-from smd_hooks.measure.geometry import step_sums
+from smd_hooks.measure.fused import WORTH_COMPILING, fused_step_sums
+from smd_hooks.measure.geometry import as_vectors, step_sums
 from smd_hooks.measure.samples import CAPACITY
 
 pytestmark = [
@@ -88,14 +88,21 @@ def test_a_step_that_the_scaler_skips_is_none(fused: bool) -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_compiled_pass_equals_the_reference(layout: torch.memory_format) -> None:
-    sums = StepSums(10**9, interval=1)
-    tensors = list(torch.randn(4, 64, 32, 3, 3, device="cuda").unbind())
-    flat = [t.to(memory_format=layout).flatten() for t in tensors]
+@pytest.mark.parametrize("often", [False, True])
+def test_both_passes_equal_the_reference_on_the_host(
+    layout: torch.memory_format, often: bool
+) -> None:
+    steps = []
+    for channels in (64, WORTH_COMPILING // (64 * 9) + 1):
+        tensors = [torch.randn(channels, 64, 3, 3).to(memory_format=layout) for _ in range(4)]
+        steps.append(tensors)
+    wanted = torch.stack([step_sums(*as_vectors(tensors)) for tensors in steps])
+    on_gpu = [tuple(as_vectors([t.cuda() for t in tensors])) for tensors in steps]
     with torch.no_grad():
-        got, wanted = sums(*flat), step_sums(*flat)
-    assert sums.is_compiled
-    assert torch.allclose(got, wanted, rtol=1e-9, atol=1e-9)
+        got = fused_step_sums(on_gpu, often=often)
+    assert got.device.type == "cuda"
+    scale = torch.linalg.vector_norm(wanted, dim=-1, keepdim=True)
+    assert ((got.cpu() - wanted).abs() <= 1e-11 * scale).all()
 
 
 def test_bf16_weights_under_channels_last() -> None:

@@ -375,6 +375,109 @@ def test_wrapped_models_keep_their_plain_names() -> None:
     assert StepProbe(optimizer, model.named_parameters()).names == ["0.weight"]
 
 
+def test_a_matrix_that_moves_to_another_group_takes_its_rate() -> None:
+    weights = [nn.Parameter(torch.randn(2, 2)) for _ in range(2)]
+    groups = [{"params": [weights[0]], "lr": 0.1}, {"params": [weights[1]], "lr": 0.001}]
+    optimizer = torch.optim.SGD(groups)
+    probe = StepProbe(optimizer, [("a", weights[0]), ("b", weights[1])])
+    for _ in range(2):
+        for w in weights:
+            w.grad = torch.randn_like(w)
+        optimizer.step()
+        first, second = optimizer.param_groups
+        first["params"], second["params"] = second["params"], first["params"]
+    frame = probe.to_frame()
+    assert frame[frame["parameter"] == "a"]["lr"].tolist() == [0.1, 0.001]
+
+
+def test_a_model_that_grows_keeps_its_names() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    probe = StepProbe(optimizer, model.named_parameters)
+    model.append(nn.Linear(2, 2))
+    optimizer.add_param_group({"params": list(model[1].parameters())})
+    model(torch.randn(1, 2)).sum().backward()
+    optimizer.step()
+    assert probe.names == ["0.weight", "1.weight"]
+    assert len(probe.to_frame()) == 2
+
+
+@pytest.mark.parametrize("zeroed", [False, True])
+def test_gradients_that_a_closure_makes_are_seen(zeroed: bool) -> None:
+    frames = []
+    for with_closure in (False, True):
+        torch.manual_seed(0)
+        weight = nn.Parameter(torch.randn(3, 3))
+        optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+        probe = StepProbe(optimizer, [("w", weight)])
+        for _ in range(3):
+
+            def closure(optimizer: Any = optimizer, weight: Tensor = weight) -> Tensor:
+                optimizer.zero_grad()
+                loss = (weight.cos() ** 2).sum()
+                loss.backward()
+                return loss
+
+            if with_closure:
+                if zeroed:
+                    optimizer.zero_grad()
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+        frames.append(probe.to_frame())
+    assert len(frames[0]) == 3
+    assert frames[0].equals(frames[1])
+
+
+def test_gradients_that_the_optimizer_changes_in_place_are_read_as_they_were() -> None:
+    """Nesterov with foreach and without decay adds the momentum into ``p.grad`` itself."""
+    frames = []
+    for foreach in (False, True):
+        torch.manual_seed(0)
+        weight = nn.Parameter(torch.randn(5, 5))
+        optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, nesterov=True, foreach=foreach)
+        probe = StepProbe(optimizer, [("w", weight)])
+        for _ in range(4):
+            gradient = torch.randn_like(weight)
+            weight.grad = gradient.clone()
+            optimizer.step()
+        assert torch.equal(weight.grad, gradient) is not foreach  # it does
+        frames.append(probe.to_frame().select_dtypes("number").to_numpy())
+    assert frames[1] == pytest.approx(frames[0], rel=1e-4, abs=1e-5)
+
+
+def test_gradients_that_a_stranger_changes_in_place_are_not_told() -> None:
+    class Signs(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            for p in self.param_groups[0]["params"]:
+                p.grad.sign_()
+            super().step()
+
+    weight = nn.Parameter(torch.randn(3, 3))
+    torch.optim.SGD([weight])  # from now on torch calls hooks in SGD.step, too
+    optimizer = Signs([weight], lr=0.1)
+    probe = StepProbe(optimizer, [("w", weight)])
+    weight.grad = torch.randn_like(weight)
+    optimizer.step()
+    (row,) = probe.to_frame().to_dict("records")
+    assert math.isnan(row["gradient_norm"])
+    assert row["angular_update"] > 0
+    assert probe.step == 1
+
+
+def test_what_has_no_angle_is_left_out() -> None:
+    whole = nn.Parameter(torch.randn(3, 3))
+    others = {
+        "quantized": nn.Parameter(torch.ones(3, 3, dtype=torch.int8), requires_grad=False),
+        "complex": nn.Parameter(torch.ones(3, 3, dtype=torch.complex64)),
+        "empty": nn.Parameter(torch.ones(0, 3)),
+    }
+    optimizer = torch.optim.SGD([whole, *others.values()], lr=0.1)
+    probe = StepProbe(optimizer, [("whole", whole), *others.items()], per_filter=True)
+    assert probe.names == ["whole"]
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_under_a_gradient_scaler(fused: bool) -> None:
     """Gradients are unscaled ones, and a step that the scaler skips is no sample."""
