@@ -27,9 +27,12 @@ def check_layer_options(**options: Mapping[str, Any] | None) -> None:
     for name, option in options.items():
         if option is None:
             continue
-        interval = option.get("interval") if isinstance(option, Mapping) else None
+        known = isinstance(option, Mapping) and set(option) == {"layers", "interval"}
+        layers, interval = (option["layers"], option["interval"]) if known else (None, None)
+        patterns = [layers] if isinstance(layers, str) else layers
+        named = isinstance(patterns, list | tuple) and all(isinstance(p, str) for p in patterns)
         whole = isinstance(interval, int) and not isinstance(interval, bool) and interval >= 1
-        if not whole or set(option) != {"layers", "interval"}:
+        if not (known and named and whole):
             raise ValueError(
                 f"SMDHook: {name} must be dict(layers=[names or patterns], interval=whole number "
                 f"of 1 or more), got {option!r}"

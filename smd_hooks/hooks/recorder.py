@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from ..measure.invariance import Verdict
 from ..measure.invariance_watch import Findings, InvarianceWatch
 from ..measure.joint_groups import JointGroup
-from ..measure.parameters import plain_name
+from ..measure.parameters import is_measurable, plain_name
 from ..measure.precision import rounding_angle
 from ..measure.probe import StepProbe
 from ..measure.samples import WHOLE
@@ -116,7 +116,7 @@ class Recorder:
 
     Args:
         model: The model that is trained, unwrapped.
-        optimizers: Its optimizers by name.
+        optimizers: Its optimizers by name; one at least holds a matrix.
         folder: ``<work_dir>/<timestamp>``; None on processes that do not write.
         interval: Optimizer steps between samples.
         per_filter: Keep filters, too, where they are scale-invariant.
@@ -136,16 +136,19 @@ class Recorder:
         description: Mapping[str, Any],
     ) -> None:
         self._model = model
+        self._optimizers = list(optimizers.values())
         self._description = description
         self._probes: dict[str, StepProbe] = {}
         for name, optimizer in optimizers.items():
+            if not any(map(is_measurable, parameters_of(optimizer))):
+                continue  # gains and biases may have an optimizer of their own
             probe = StepProbe(optimizer, model.named_parameters, interval, per_filter=per_filter)
             if name in counts:
                 probe.load_state_dict(counts[name])
             self._probes[name] = probe
         self._first_steps = {name: probe.step for name, probe in self._probes.items()}
-        starts = list(self._first_steps.values())
-        self._watch = InvarianceWatch(model, list(optimizers.values()), starts)
+        watched = [probe.optimizer for probe in self._probes.values()]
+        self._watch = InvarianceWatch(model, watched, list(self._first_steps.values()))
         self._units: list[_Unit] = []
         self._place: dict[str, list[int]] = {name: [] for name in self._probes}
         self._findings: Findings | None = None
@@ -182,6 +185,9 @@ class Recorder:
                 unit.judge(groups.get(names), from_step[unit.optimizer])
             elif unit.name in by_name:
                 unit.judge(by_name[unit.name], from_step[unit.optimizer])
+        for probe in self._probes.values():
+            mine = [unit for unit in self._units if unit.probe is probe]
+            probe.measure_filters(unit.name for unit in mine if unit.may_have_filters())
         self._write_run()
         return findings
 
@@ -221,11 +227,16 @@ class Recorder:
         if self._writer is not None:
             self._writer.flush()
 
-    def close(self) -> list[Findings]:
-        """Stop measuring, write what is left, and return verdicts that came only now."""
+    def close(self, look: bool) -> list[Findings]:
+        """Stop measuring, write what is left, and return verdicts that came only now.
+
+        Args:
+            look: Take verdicts from what was seen so far. Not for a process that dies alone:
+                they may call the model again and, on sharded weights, the other processes.
+        """
         self._watch.detach()
         late = []
-        while (findings := self.look(final=True)) is not None:
+        while look and (findings := self.look(final=True)) is not None:
             late.append(findings)
         self.flush()
         for probe in self._probes.values():
@@ -306,26 +317,13 @@ class Recorder:
         """Weight decay of every parameter that an optimizer holds."""
         decay = {
             id(p): float(group.get("weight_decay", 0.0))
-            for probe in self._probes.values()
-            for group in probe.optimizer.param_groups
+            for optimizer in self._optimizers
+            for group in optimizer.param_groups
             for p in group["params"]
         }
         return {n: decay[id(p)] for n, p in self._model.named_parameters() if id(p) in decay}
 
 
-def describe_verdicts(findings: Findings) -> str:
-    """Say in a few lines which matrices are scale-invariant and what stops the others."""
-    matrices = [v for v in findings.verdicts if v.is_matrix]
-    invariant = sum(v.scale_invariant is True for v in matrices)
-    since = f" from step {findings.from_step} on" if findings.from_step else ""
-    lines = [f"SMD: {invariant} of {len(matrices)} weight matrices are scale-invariant{since}."]
-    lines += [
-        f"  jointly: {' + '.join(m.removesuffix('.weight') for m in group.members)}"
-        for group in findings.groups
-    ]
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for verdict in matrices:
-        if verdict.scale_invariant is not True:
-            by_reason[verdict.reason].append(verdict.parameter.removesuffix(".weight"))
-    lines += [f"  left out, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
-    return "\n".join(lines)
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """Return every parameter that an optimizer holds."""
+    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import mmengine
@@ -18,11 +19,15 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from .. import __version__
+from ..measure.invariance_watch import Findings
+from ..measure.parameters import is_measurable
 from ..measure.sharding import is_sharded
+from ..measure.stepping import check_interval
 from ..records import RunState, write_state
 from .layer_probes import LayerProbes, check_layer_options
-from .recorder import Recorder, describe_verdicts
+from .recorder import Recorder, parameters_of
 from .runner_access import accumulation_of, launch_folder, optimizers_of, unwrapped_model
+from .verdict_text import describe_verdicts
 
 SECONDS_BETWEEN_HEARTBEATS = 5.0
 
@@ -77,10 +82,9 @@ class SMDHook(Hook):
         representation: Mapping[str, Any] | None = None,
         noise: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
-            raise ValueError(
-                f"SMDHook: interval must be a whole number of 1 or more, got {interval!r}"
-            )
+        check_interval("SMDHook", interval)
+        if not isinstance(per_filter, bool):
+            raise ValueError(f"SMDHook: per_filter must be True or False, got {per_filter!r}")
         check_layer_options(representation=representation, noise=noise)
         self.interval = interval
         self.per_filter = per_filter
@@ -89,6 +93,7 @@ class SMDHook(Hook):
         self._layers: LayerProbes | None = None
         self._counts: dict[str, dict[str, int]] = {}
         self._writes = False
+        self._said: Findings | None = None
 
     # ------------------------------------------------------------------ life of a run
 
@@ -105,6 +110,10 @@ class SMDHook(Hook):
         self._layers = LayerProbes(runner, self.representation, self.noise, self._counts)
         self._writes = is_main_process()
         if not self._writes and not any(is_sharded(p) for p in model.parameters()):
+            return
+        held = [p for optimizer in optimizers.values() for p in parameters_of(optimizer)]
+        if not any(map(is_measurable, held)):
+            runner.logger.warning("SMDHook: no optimizer holds a weight matrix, nothing to measure")
             return
         self._folder = launch_folder(runner)
         with warnings.catch_warnings(record=True) as caught:
@@ -138,8 +147,8 @@ class SMDHook(Hook):
 
     def _watch(self, runner: Runner, recorder: Recorder) -> bool:
         findings = recorder.look()
-        if findings is not None and self._writes:
-            runner.logger.info(describe_verdicts(findings))
+        if findings is not None:
+            self._say(runner, findings)
         drained = recorder.drain_when_due()
         if drained:
             self._summarize(runner, recorder)
@@ -185,9 +194,8 @@ class SMDHook(Hook):
             self._layers = None
         if self._recorder is None:
             return
-        for findings in self._recorder.close():
-            if self._writes:
-                runner.logger.info(describe_verdicts(findings))
+        for findings in self._recorder.close(look=status == "finished"):
+            self._say(runner, findings)
         self._summarize(runner, self._recorder)
         self._recorder = None
         self._write_state(RunState(status, runner.iter, runner.max_iters, error))  # type: ignore[arg-type]
@@ -199,6 +207,11 @@ class SMDHook(Hook):
         line = f"{type(error).__name__}: {error}".splitlines()[0] if error else "stopped"
         self.close(runner, "failed", line)
 
+    def _say(self, runner: Runner, findings: Findings) -> None:
+        if self._writes:
+            runner.logger.info(describe_verdicts(findings, self._said))
+        self._said = findings
+
     # --------------------------------------------------------------- signs of life
 
     def _heartbeat(self, runner: Runner) -> None:
@@ -207,7 +220,8 @@ class SMDHook(Hook):
 
     def _write_state(self, state: RunState) -> None:
         if self._writes:
-            write_state(self._folder, state)
+            with suppress(OSError):  # a disk that is away must not end the training
+                write_state(self._folder, state)
 
     def _summarize(self, runner: Runner, recorder: Recorder) -> None:
         ratios = recorder.ratios()

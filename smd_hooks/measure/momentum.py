@@ -27,10 +27,10 @@ class Momentum:
     gain: Any
     decay: Any
 
-    def before_step(self, bg: float, gg: float, wg: float) -> float:
-        """⟨v₋₁, g⟩ from ⟨v, g⟩, ‖g‖² and ⟨w, g⟩; 0 where nothing is kept."""
+    def undo(self) -> tuple[float, float, float]:
+        """Return how ⟨v₋₁, g⟩ combines from ⟨v, g⟩, ‖g‖² and ⟨w, g⟩; zeros if nothing is kept."""
         keep, gain, decay = float(self.keep), float(self.gain), float(self.decay)
-        return (bg - gain * (gg + decay * wg)) / keep if keep else 0.0
+        return (1 / keep, -gain / keep, -gain * decay / keep) if keep else (0.0, 0.0, 0.0)
 
 
 def _sgd(group: Mapping[str, Any]) -> Momentum:

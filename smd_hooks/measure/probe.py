@@ -16,9 +16,9 @@ from .geometry import as_vectors
 from .momentum import Momentum, momentum_of
 from .parameters import is_measurable, plain_name
 from .precision import precision_warning
-from .samples import WHOLE, Reading, Sample, SampleRing, columns
+from .samples import WHOLE, Sample, SampleRing
 from .sharding import is_sharded, local, refuse_what_cannot_be_measured, sum_over_shards
-from .stepping import AroundStep, closure_of
+from .stepping import AroundStep, check_interval, closure_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,7 @@ class StepProbe:
     optimizer used (accumulated, unscaled, clipped) and then w_{t+1}. It counts optimizer
     steps; steps that a gradient scaler skips are none. It changes nothing, keeps one copy
     of the weights, and reads nothing back from the device but a full ring of samples.
+    What it brought over stays in memory until it is drained: some hundred bytes per row.
 
     Under DDP every process may measure, or one alone: there is no communication. With
     FSDP2 every process must, because sums over shards are added up.
@@ -80,8 +81,7 @@ class StepProbe:
         per_filter: bool = False,
         first_step: int = 0,
     ) -> None:
-        if interval < 1:
-            raise ValueError(f"StepProbe: interval must be 1 or more, got {interval}")
+        check_interval("StepProbe", interval)
         if not callable(named_parameters):
             named_parameters = list(named_parameters).copy
         self._named_parameters = named_parameters
@@ -101,6 +101,7 @@ class StepProbe:
         self._weights: dict[int, Tensor] = {}
         self._group_of: dict[int, int] = {}
         self._held: set[int] = set()
+        self._filtered: set[int] | None = None
         self._is_sharded = False
         self._layout: list[list[int]] | None = None
         self._find_weights()
@@ -117,7 +118,7 @@ class StepProbe:
         self._versions: list[int] = []
         self._momenta: list[Momentum | None] = []
         self._measuring = False
-        self._ring = SampleRing()
+        self._ring = SampleRing(self.groups)
         self._around = AroundStep(optimizer, self._before_step, self._after_step)
 
     # ----------------------------------------------------------------- what is measured
@@ -132,6 +133,8 @@ class StepProbe:
 
     def join(self, members: Sequence[str]) -> int:
         """Measure several weights also as one: the concatenated vector.
+
+        From now on: what was measured before stays as it is.
 
         Args:
             members: Names of measured weights, as in :attr:`names`.
@@ -150,6 +153,11 @@ class StepProbe:
         self.names.append(" + ".join(members))
         self.groups[len(self.names) - 1] = indices
         return len(self.names) - 1
+
+    def measure_filters(self, names: Iterable[str]) -> None:
+        """From now on measure filters of these weights only, of those in :attr:`names`."""
+        wanted = set(names)
+        self._filtered = {i for i, name in enumerate(self.names) if name in wanted}
 
     def _find_weights(self) -> None:
         """Look through the optimizer's groups; parameters may have been added or moved."""
@@ -242,7 +250,12 @@ class StepProbe:
         self._attempts += 1
 
     def _measure(self, optimizer: Optimizer, found_inf: Tensor | None) -> None:
-        readings: list[Reading] = []
+        sample = Sample(
+            attempt=self._attempts - self._skipped_before,
+            iteration=self._attempts if self.iteration is None else self.iteration,
+            skipped=self._skipped,
+            found_inf=None if found_inf is None else found_inf.clone(),
+        )
         steps: list[Vectors] = []
         seen = zip(self._seen, self._had_buffer, self._versions, strict=True)
         for i, had_buffer, version in seen:
@@ -257,31 +270,19 @@ class StepProbe:
             tensors = [t for t in (weight, gradient, buffer) if t is not None]
             if self._is_sharded:
                 tensors = [local(t) for t in tensors]
-            before, after, gradients, *buffers = as_vectors(
-                [self._copies[i], *tensors], self.per_filter
-            )
+            per_row = self.per_filter and (self._filtered is None or i in self._filtered)
+            before, after, gradients, *buffers = as_vectors([self._copies[i], *tensors], per_row)
             steps.append((before, after, gradients, buffers[0] if buffers else None))
-            readings.append(
-                Reading(
-                    weight=i,
-                    lr=_as_it_is_now(group["lr"]),
-                    weight_decay=_as_it_is_now(group.get("weight_decay", 0.0)),
-                    rescale=optimizer.state.get(weight, {}).get(RESCALE_KEY, 1.0),
-                    momentum=self._momenta[self._group_of[i]],
-                    had_buffer=had_buffer,
-                )
-            )
+            sample.weights.append(i)
+            sample.counts.append(len(before) if per_row else 1)
+            sample.lr.append(_as_it_is_now(group["lr"]))
+            sample.weight_decay.append(_as_it_is_now(group.get("weight_decay", 0.0)))
+            sample.rescale.append(optimizer.state.get(weight, {}).get(RESCALE_KEY, 1.0))
+            sample.momentum.append(self._momenta[self._group_of[i]])
+            sample.had_buffer.append(had_buffer)
         sums = fused_step_sums(steps, often=self.interval < OFTEN)
         if self._is_sharded:
-            sum_over_shards(sums, [self._weights[reading.weight] for reading in readings])
-        sample = Sample(
-            attempt=self._attempts - self._skipped_before,
-            iteration=self._attempts if self.iteration is None else self.iteration,
-            readings=readings,
-            counts=[len(v[0]) if v[0].ndim > 1 else 1 for v in steps],
-            skipped=self._skipped,
-            found_inf=None if found_inf is None else found_inf.clone(),
-        )
+            sum_over_shards(sums, [self._weights[i] for i in sample.weights])
         self._ring.put(sample, sums)
 
     def _as_it_was(self, index: int, gradient: Tensor) -> Tensor:
@@ -308,9 +309,10 @@ class StepProbe:
 
         Returns:
             Columns of equal length, one entry per step and unit; see
-            :func:`smd_hooks.measure.samples.columns`. ``weight`` counts in :attr:`names`.
+            :func:`smd_hooks.measure.samples.sample_columns`. ``weight`` counts in
+            :attr:`names`.
         """
-        result = columns(self._ring.read(), self.groups)
+        result = self._ring.read()
         self._ring.clear()
         return result
 
@@ -326,7 +328,7 @@ class StepProbe:
         """
         import pandas as pd
 
-        frame = pd.DataFrame(columns(self._ring.read(), self.groups))
+        frame = pd.DataFrame(self._ring.read())
         frame.insert(1, "parameter", [self.names[i] for i in frame.pop("weight")])
         joint = {self.names[i] for i in self.groups}
         frame["unit"] = [

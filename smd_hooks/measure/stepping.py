@@ -75,6 +75,12 @@ def _calling_step() -> FrameType | None:
     return next((frame for frame in _callers() if frame.f_code is _STEP), None)
 
 
+def check_interval(who: str, interval: object) -> None:
+    """Raise ValueError, in one line, unless an interval is a whole number of 1 or more."""
+    if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
+        raise ValueError(f"{who}: interval must be a whole number of 1 or more, got {interval!r}")
+
+
 def closure_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[], Any] | None:
     """Return the closure that ``optimizer.step`` was called with, from a step hook's arguments.
 

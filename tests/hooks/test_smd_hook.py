@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from smd_hooks import SMDHook, load_runs
-from smd_hooks.hooks.recorder import describe_verdicts
+from smd_hooks.hooks.verdict_text import describe_verdicts
 from smd_hooks.measure.invariance import Verdict
 from smd_hooks.measure.invariance_watch import Findings
 from smd_hooks.measure.joint_groups import JointGroup
@@ -158,23 +158,34 @@ def test_the_command_line_needs_neither_torch_nor_mmengine() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
-def test_verdicts_are_told_by_reason() -> None:
-    verdicts = [
-        Verdict("a.weight", (2, 2), True, 1e-9, 8, "normalized by n"),
-        Verdict("b.weight", (2, 2), False, 1.0, 8, "frozen"),
-        Verdict("c.weight", (2, 2), False, 1.0, 8, "frozen"),
-        Verdict("c.bias", (2,), False, None, 0, "gain or bias"),
+VERDICTS = [
+    Verdict("a.weight", (2, 2), True, 1e-9, 8, "normalized by n"),
+    *(Verdict(f"b{i}.weight", (2, 2), False, 1.0, 8, "frozen") for i in range(8)),
+    Verdict("c.weight", (2, 2), False, 1.0, 8, "only jointly with d"),
+    Verdict("d.weight", (2, 2), False, 1.0, 8, "only jointly with c"),
+    Verdict("c.bias", (2,), False, None, 0, "gain or bias"),
+]
+GROUP = JointGroup(("c.weight", "d.weight"), 1e-9, 8, ("n",), "normalized by n")
+
+
+def test_verdicts_are_told_by_reason_in_few_words() -> None:
+    text = describe_verdicts(Findings((0,), VERDICTS, [GROUP]))
+    assert text.splitlines() == [
+        "SMD: 3 of 11 weight matrices are scale-invariant.",
+        "  jointly: c + d",
+        "  left out, frozen: b0, b1, b2, b3, b4, b5 and 2 more",
     ]
-    group = JointGroup(("b.weight", "c.weight"), 1e-9, 8, ("n",), "normalized by n")
-    text = describe_verdicts(Findings((0,), verdicts, []))
-    assert re.sub(r"\s+", " ", text) == (
-        "SMD: 1 of 3 weight matrices are scale-invariant. left out, frozen: b, c"
-    )
-    text = describe_verdicts(Findings((7,), verdicts, [group]))
-    assert re.sub(r"\s+", " ", text) == (
-        "SMD: 1 of 3 weight matrices are scale-invariant from step 7 on. jointly: b + c "
-        "left out, frozen: b, c"
-    )
+
+
+def test_the_second_time_only_what_changed_is_told() -> None:
+    first = Findings((0,), VERDICTS, [GROUP])
+    thawed = replace(VERDICTS[1], scale_invariant=True, reason="normalized by n")
+    second = Findings((700,), [VERDICTS[0], thawed, *VERDICTS[2:]], [GROUP])
+    assert describe_verdicts(second, first).splitlines() == [
+        "SMD: 4 of 11 weight matrices are scale-invariant from step 700 on.",
+        "  jointly: c + d",
+        "  now scale-invariant: b0",
+    ]
 
 
 def test_resuming_a_finished_run_keeps_what_it_measured(tmp_path: Path) -> None:

@@ -247,6 +247,10 @@ def test_representation_and_noise_at_their_own_intervals(tmp_path: Path) -> None
         ({"representation": {"layers": ["conv"]}}, "representation must be dict"),
         ({"noise": {"layers": ["conv"], "interval": 0}}, "noise must be dict"),
         ({"noise": 50}, "noise must be dict"),
+        ({"noise": {"layers": 5, "interval": 3}}, "noise must be dict"),
+        ({"noise": {"layers": [3], "interval": 3}}, "noise must be dict"),
+        ({"noise": {"layers": None, "interval": 3}}, "noise must be dict"),
+        ({"per_filter": "no"}, "per_filter must be True or False"),
     ],
 )
 def test_senseless_layer_options_are_refused_in_one_line(
@@ -267,6 +271,35 @@ def test_noise_needs_a_second_batch_and_layers_that_exist(tmp_path: Path) -> Non
     runner = tiny_runner(tmp_path / "b", [{"type": "SMDHook", "representation": option}])
     with pytest.raises(ValueError, match=r"layers='backbone' matches no layer"):
         runner.train()
+
+
+def test_an_optimizer_of_gains_and_biases_alone_is_left_out(tmp_path: Path) -> None:
+    model = Pair()
+    runner = tiny_runner(tmp_path, [{"type": "SMDHook", "interval": 1}], iterations=12)
+    runner.model = model
+    runner.param_schedulers = None
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    gains = [p for p in model.parameters() if p.ndim == 1]
+    runner.optim_wrapper = OptimWrapperDict(
+        first=OptimWrapper(torch.optim.SGD(matrices, lr=0.1, weight_decay=0.01)),
+        second=OptimWrapper(torch.optim.AdamW(gains, lr=0.01, weight_decay=0.5)),
+    )
+    runner.train()
+    weights = the_run(tmp_path).weights
+    assert set(weights[weights["measured"]]["optimizer"]) == {"first"}
+    assert set(weights[~weights["measured"]]["weight_decay"]) == {0.5}
+
+
+def test_a_run_without_matrices_trains_unmeasured(tmp_path: Path) -> None:
+    runner = tiny_runner(
+        tmp_path,
+        [{"type": "SMDHook"}],
+        iterations=4,
+        optimizer=lambda model: torch.optim.SGD(model.bn.parameters(), lr=0.1),
+    )
+    runner.train()
+    assert runner.iter == 4
+    assert not list(tmp_path.glob("*/smd"))
 
 
 def test_a_wrapper_that_is_no_torch_optimizer_is_refused(tmp_path: Path) -> None:

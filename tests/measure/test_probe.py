@@ -11,7 +11,7 @@ from timm.optim import Lion as TimmLion
 from torch import Tensor, nn
 
 from smd_hooks import StepProbe
-from smd_hooks.measure.samples import CAPACITY
+from smd_hooks.measure.samples import CAPACITY, RING_BYTES
 from tests.measure.host_reads import NoHostRead
 
 
@@ -240,6 +240,33 @@ def test_a_joint_group_is_the_concatenated_vector() -> None:
     assert joint == pytest.approx(alone, rel=1e-6)
     with pytest.raises(KeyError):
         probe.join(["left", "nobody"])
+
+
+def test_only_some_weights_filters() -> None:
+    weights = [nn.Parameter(torch.randn(2, 3)) for _ in range(2)]
+    optimizer = torch.optim.SGD(weights, lr=0.1)
+    probe = StepProbe(optimizer, [("a", weights[0]), ("b", weights[1])], per_filter=True)
+    for _ in range(2):
+        for w in weights:
+            w.grad = torch.randn_like(w)
+        optimizer.step()
+        probe.measure_filters(["b"])
+    frame = probe.to_frame()
+    rows = frame[frame["unit"] != "tensor"].groupby(["step", "parameter"]).size()
+    assert rows.to_dict() == {(0, "a"): 2, (0, "b"): 2, (1, "b"): 2}
+
+
+def test_a_ring_of_large_samples_is_no_larger_than_it_may_be() -> None:
+    weight = nn.Parameter(torch.randn(20_000, 2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    probe = StepProbe(optimizer, [("w", weight)], per_filter=True)
+    for _ in range(20):
+        weight.grad = torch.randn_like(weight)
+        optimizer.step()
+    assert probe._ring._ring is not None
+    assert probe._ring._ring.nbytes <= RING_BYTES
+    assert len(probe) == 20
+    assert len(probe.drain()["step"]) == 20 * 20_001
 
 
 def test_a_learning_rate_that_is_a_tensor_is_not_read_in_the_step() -> None:
@@ -521,10 +548,10 @@ def test_counting_goes_on_after_a_resume_with_skipped_steps() -> None:
     assert probe.to_frame()["step"].tolist() == [9, 13]  # attempts 12 and 16
 
 
-@pytest.mark.parametrize("interval", [0, -3])
-def test_a_senseless_interval_is_refused(interval: int) -> None:
+@pytest.mark.parametrize("interval", [0, -3, 2.5, "5", None, True])
+def test_a_senseless_interval_is_refused(interval: Any) -> None:
     weight = nn.Parameter(torch.ones(2, 2))
-    with pytest.raises(ValueError, match="interval must be 1 or more"):
+    with pytest.raises(ValueError, match="StepProbe: interval must be a whole number"):
         StepProbe(torch.optim.SGD([weight]), [("w", weight)], interval)
 
 

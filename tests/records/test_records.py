@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,26 @@ def test_state_round_trip_and_dying(tmp_path: Path) -> None:
     assert old.is_dead is True
     path.write_text("{")
     assert read_state(tmp_path) is None
+
+
+def test_a_disk_that_is_away_for_a_while_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = RecordWriter(tmp_path, seconds_between_parts=0)
+    writer.write_run({"seed": 1})
+    monkeypatch.setattr(Path, "replace", _away)
+    with pytest.warns(UserWarning, match="not written, kept for later .*No space left"):
+        writer.append(columns(0, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        writer.append(columns(2, 2))
+        writer.write_run({"seed": 2})
+    monkeypatch.undo()
+    writer.append(columns(4, 2))
+    launch = read_launch(tmp_path)
+    assert launch.run["seed"] == 2
+    assert sorted(set(launch.samples["step"])) == list(range(6))
+
+
+def _away(*_: object) -> None:
+    raise OSError(28, "No space left on device")
