@@ -181,7 +181,10 @@ def _size_power(node: Any) -> float | None:
     if kind == "Mul" and len(inputs) == 2:
         return 2.0
     if kind == "Pow":
-        return float(node._saved_exponent)
+        exponent = node._saved_exponent
+        if isinstance(exponent, Tensor) and exponent.numel() != 1:
+            return None
+        return float(exponent)
     if kind in _SIZE_POWERS:
         return _SIZE_POWERS[kind]
     # a constant that is added is an eps

@@ -52,6 +52,7 @@ class ForwardCall:
     @classmethod
     def of(cls, module: nn.Module, args: Any, kwargs: Any) -> ForwardCall:
         """Remember a call; the tensors are shared, not copied."""
+        module = getattr(module, "_orig_mod", module)  # a compiled call would compile again
         modes = [(m, m.training) for m in module.modules()]
         return cls(module, _detached(tuple(args)), _detached(dict(kwargs)), modes)
 
@@ -82,32 +83,39 @@ class ScaleResponse:
 def scale_response(call: ForwardCall, weight: Tensor) -> ScaleResponse:
     """Run a call again with a weight ×1, ×2, ×½ and ×(−1).
 
-    Modes, random numbers and autocast are as in the call, except that autocast is off;
-    weight, buffers, modes and random states are afterwards as they were, bit by bit.
-    What a module keeps outside of buffers (a Python counter, say) is not put back.
+    Modes and random numbers are as in the call; autocast is off, and what
+    ``torch.compile`` has compiled runs uncompiled. The module's parameters, buffers and
+    modes and the random states are afterwards as they were, bit by bit. What it keeps
+    elsewhere (a Python counter, say) is not put back.
 
     Args:
         call: A training call of a module that uses the weight.
         weight: The parameter; it is multiplied in place.
 
     Raises:
-        ValueError: The output has no floating-point tensor.
+        ValueError: The output has no floating-point tensor; or the forward changes
+            parameters (of a momentum encoder, say), so that the calls do not compare.
         Exception: Whatever the module raises when it is called again.
     """
     kept = weight.detach().clone()
     with ExitStack() as stack:
-        stack.enter_context(_as_it_was(call))
+        stack.enter_context(_in_modes(call))
         stack.enter_context(torch.no_grad())
+        if hasattr(torch.compiler, "set_stance"):  # torch 2.6; MMEngine compiles methods
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         for device_type in {"cpu", weight.device.type}:
             stack.enter_context(torch.autocast(device_type, enabled=False))
         # through .data: a backward that is still to come must not see a new version
         stack.callback(weight.data.copy_, kept)
         answers = []
         for factor in (1.0, 2.0, 0.5, -1.0):
-            weight.data.copy_(kept * factor)
-            with _same_random_numbers(weight.device):
-                args, kwargs = copy.deepcopy((call.args, call.kwargs))
-                answers.append(_parts(call.module(*args, **kwargs)))
+            with _values_kept(call.module) as kept_parameters:
+                weight.data.copy_(kept * factor)
+                with _same_random_numbers(weight.device):
+                    args, kwargs = copy.deepcopy((call.args, call.kwargs))
+                    answers.append(_parts(call.module(*args, **kwargs)))
+                if factor == 1 and not all(torch.equal(p, v) for p, v in kept_parameters):
+                    raise ValueError("the forward changes parameters")
     plain, doubled, halved, turned = answers
     return ScaleResponse(
         change=max(_relative_change(plain, doubled), _relative_change(plain, halved)),
@@ -117,10 +125,9 @@ def scale_response(call: ForwardCall, weight: Tensor) -> ScaleResponse:
 
 
 @contextmanager
-def _as_it_was(call: ForwardCall) -> Iterator[None]:
-    """Put the module into the call's modes; afterwards put back modes and buffers."""
+def _in_modes(call: ForwardCall) -> Iterator[None]:
+    """Put the module into the call's modes; afterwards put back its own."""
     modes = [(m, m.training) for m in call.module.modules()]
-    buffers = [(b, b.detach().clone()) for b in call.module.buffers()]
     for module, training in call.modes:
         module.training = training
     try:
@@ -128,8 +135,27 @@ def _as_it_was(call: ForwardCall) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-        for buffer, value in buffers:
-            buffer.data.copy_(value)
+
+
+@contextmanager
+def _values_kept(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Afterwards put back parameters and buffers; yields parameters with their values."""
+    slots: list[tuple[dict[str, Any], str, Tensor, Tensor, Tensor]] = [
+        (slot, name, tensor, tensor.data, tensor.detach().clone())
+        for m in module.modules()
+        for slot in (m._parameters, m._buffers)
+        for name, tensor in slot.items()
+        if tensor is not None
+    ]
+    try:
+        yield [(t, value) for _, _, t, _, value in slots if isinstance(t, nn.Parameter)]
+    finally:
+        # a forward may write into a tensor, into its .data, or put another in its place
+        for slot, name, tensor, data, value in slots:
+            slot[name] = tensor
+            if tensor.data_ptr() != data.data_ptr():
+                tensor.data = data
+            data.copy_(value)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from torch import Tensor, distributed
 from torch.optim import Optimizer
 
 from ..theory.gradient_noise import NoiseAverage, two_batch_estimate
+from .never_measured import NeverMeasured
+from .parameters import is_measurable
 from .representation import StepCount, match_layers, refuse_sharded
 from .stepping import AroundStep
 
@@ -56,7 +58,7 @@ class GradientNoiseProbe:
         optimizer: Any ``torch.optim.Optimizer``.
         named_parameters: ``model.named_parameters()`` of the model it trains.
         layers: Names of modules, or shell-style patterns of them. Watched are their own
-            parameters with two or more dimensions that the optimizer trains.
+            weight matrices (no gains or biases) that the optimizer trains.
         interval: Optimizer steps between samples.
         batch_size: Examples per micro-batch and process.
         first_step: Number of optimizer steps taken before this run was resumed.
@@ -94,7 +96,7 @@ class GradientNoiseProbe:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         there: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for name, parameter in named_parameters:
-            if id(parameter) in held and parameter.ndim >= 2 and parameter.requires_grad:
+            if id(parameter) in held and is_measurable(parameter) and parameter.requires_grad:
                 there[name.rpartition(".")[0]][name] = parameter
         self._watched: dict[str, Tensor] = {}
         for layer in match_layers(who, layers, there):
@@ -107,6 +109,7 @@ class GradientNoiseProbe:
         self._seen: dict[str, _MicroBatches] = {}
         self._samples: list[tuple[StepCount, Tensor]] = []
         self._averages: dict[str, NoiseAverage] = defaultdict(NoiseAverage)
+        self._never = NeverMeasured(who, "have had no gradient")
         self._handles: list[Any] = [AroundStep(optimizer, self._before_step)]
         for name, parameter in self._watched.items():
             arrive, accumulate = self._backward_hooks(name)
@@ -174,7 +177,8 @@ class GradientNoiseProbe:
     def _measure(self) -> None:
         micro_batches = max((seen.count for seen in self._seen.values()), default=0)
         processes = distributed.get_world_size() if _parallel() else 1
-        if micro_batches * processes < 2:
+        # whether to communicate must depend on nothing that processes may differ in
+        if processes == micro_batches == 1:
             warnings.warn(
                 "GradientNoiseProbe: a step of one micro-batch on one process does not show its "
                 "noise; accumulate gradients over two or more, or train on several processes",
@@ -191,19 +195,24 @@ class GradientNoiseProbe:
                 if seen is None
                 else seen.total
             )
-        sums = torch.stack([*squares, torch.full_like(squares[0], micro_batches)])
+        counts = [torch.zeros_like(squares[0]) for _ in range(processes)]
+        counts[distributed.get_rank() if processes > 1 else 0] += micro_batches
+        sums = torch.stack([*squares, *counts])
         if processes > 1:
             distributed.all_reduce(sums)
             for total in totals:
                 distributed.all_reduce(total)
-        batches = sums[-1]
+        # one that uses none of the layers is a micro-batch too, and its gradient is 0;
+        # where there is no gradient at all, any number gives estimates of 0
+        per_process = sums[-processes:].max().clamp(min=2 if processes == 1 else 1)
+        batches = per_process * processes
         # a micro-batch's gradient came divided by the micro-batches of its process
-        unit = (batches / processes) ** 2
+        unit = per_process**2
         total_norms = torch.stack(
             [torch.linalg.vector_norm(t, dtype=torch.float64) for t in totals]
         )
         signal, noise = two_batch_estimate(
-            unit * sums[:-1] / batches,
+            unit * sums[:-processes] / batches,
             unit * (total_norms / batches) ** 2,
             self.batch_size,
             self.batch_size * batches,
@@ -213,8 +222,9 @@ class GradientNoiseProbe:
     def drain(self) -> dict[str, np.ndarray]:
         """Bring the waiting samples to the host and forget them.
 
-        Parameters without a gradient, and steps with one that is not finite (a gradient
-        scaler skips them), are left out. Ratios are of the means over each parameter's
+        Parameters without a gradient (a warning names those that never had one), and
+        steps with one that is not finite (a gradient scaler skips them), are left out.
+        Ratios are of the means over each parameter's
         last measured steps of this run (``theory.gradient_noise.WINDOW`` of them); over
         other windows, or parameters together, divide sums of ``signal`` by sums of
         ``noise``.
@@ -230,12 +240,16 @@ class GradientNoiseProbe:
         for count, estimates in samples:
             step = count.step()
             for name, (signal, noise) in zip(self._watched, estimates.T.tolist(), strict=True):
-                if not (math.isfinite(signal) and math.isfinite(noise)) or signal == noise == 0:
+                if not (math.isfinite(signal) and math.isfinite(noise)):
+                    continue
+                self._never.count(name, measured=bool(signal or noise))
+                if signal == noise == 0:
                     continue
                 average = self._averages[name]
                 average.add(signal, noise)
                 snr, critical = average.signal_to_noise, average.critical_batch_size
                 rows.append((step, name, signal, noise, snr, critical))
+        self._never.say()
         names = ("step", "parameter", "signal", "noise", "signal_to_noise", "critical_batch_size")
         types = (np.int64, np.str_, *[np.float64] * 4)
         columns = zip(*rows, strict=True) if rows else ((),) * len(names)

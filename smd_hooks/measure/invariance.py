@@ -9,6 +9,7 @@ norm joins. Where gradient and graph disagree, the function itself is asked.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,8 @@ from torch.optim import Optimizer
 from .autograd_graph import Graph, tensors
 from .functional import ForwardCall, ScaleResponse, scale_response
 from .joint_groups import Candidate, JointGroup, candidates
-from .parameters import is_measurable
+from .module_hook import ModuleHook
+from .parameters import is_matrix_shape, is_measurable
 from .sharding import whole
 from .stepping import AroundStep, closure_of, with_closure
 from .structure import Destination, destinations
@@ -37,6 +39,8 @@ BATCHES = 8
 """Batches that a verdict rests on."""
 PATIENCE = 4 * BATCHES
 """Steps of each optimizer after which weights that rarely have a gradient are not waited for."""
+FUNCTIONAL_TESTS = 8
+"""Ties of one observation that the function is asked about, four forward passes each."""
 
 
 class ScaleInvarianceObserver:
@@ -44,8 +48,9 @@ class ScaleInvarianceObserver:
 
     The gradients are those of training and the reasons come from the graph of one
     training forward; passes of its own are made only by :meth:`verdicts`, and only for
-    weights on which gradient and graph disagree. While it watches it reads nothing
-    back from the device. Once ``done`` it watches nothing more.
+    weights on which gradient and graph disagree, the first :data:`FUNCTIONAL_TESTS` of
+    them. While it watches it reads nothing back from the device. Once ``done`` it
+    watches nothing more.
 
     Models whose own forward is never called (GANs whose ``train_step`` calls generator
     and discriminator) are read through the calls of their direct children.
@@ -83,6 +88,7 @@ class ScaleInvarianceObserver:
         self._candidates: dict[tuple[str, ...], Candidate] = {}
         self._calls: dict[nn.Module, ForwardCall] = {}
         self._responses: dict[str, ScaleResponse | str] = {}
+        self._warned = False
         self._handles: list[Any] = [AroundStep(o, self._before_step) for o in several]
         self._watch_forward(model)
 
@@ -96,12 +102,31 @@ class ScaleInvarianceObserver:
     # ----------------------------------------------------------------------- watching
 
     def _watch_forward(self, module: nn.Module) -> None:
-        hook = torch.compiler.disable(self._after_forward)
-        self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        hook = ModuleHook(self._after_forward)
+        try:
+            self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        except RuntimeError as error:  # a ScriptModule has no hooks
+            self._cannot_read(error)
 
     def _after_forward(self, module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
         if self.done or not module.training or not torch.is_grad_enabled():
             return
+        try:
+            self._read(module, args, kwargs, outputs)
+        except Exception as error:  # whatever a graph holds, the user's training goes on
+            self._cannot_read(error)
+
+    def _cannot_read(self, error: Exception) -> None:
+        """Go on with the gradients alone, and say so once."""
+        if not self._warned:
+            warnings.warn(
+                "ScaleInvarianceObserver: the model's forward cannot be looked into, and verdicts "
+                f"rest on gradients alone ({_line(error)})",
+                stacklevel=2,
+            )
+        self._warned = True
+
+    def _read(self, module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
         if not any(t.grad_fn is not None for t in tensors(outputs)):
             return  # a preprocessor, say
         self._calls[module] = ForwardCall.of(module, args, kwargs)
@@ -112,7 +137,8 @@ class ScaleInvarianceObserver:
             self._candidates = {c.members: c for c in candidates(graph)} | self._candidates
 
     def _matrices(self) -> set[str]:
-        return {name for own in self._watched.values() for name, p in own.items() if p.ndim >= 2}
+        held = [item for own in self._watched.values() for item in own.items()]
+        return {name for name, p in held if is_measurable(p)}
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         if self.done:  # a hook cannot remove itself while the optimizer walks its hooks
@@ -206,7 +232,7 @@ class ScaleInvarianceObserver:
         filter_statistic = None
         destination, response = self._destinations.get(name), None
         invariant: bool | None = False
-        if parameter.ndim < 2:
+        if not is_matrix_shape(parameter.shape):
             reason = "gain or bias, not a weight matrix"
         elif not parameter.requires_grad and not batches:
             reason = "frozen (requires_grad=False)"
@@ -216,7 +242,7 @@ class ScaleInvarianceObserver:
             if is_tie(statistic, destination):
                 response = self._response(name, parameter)
             invariant, reason = judge(statistic, destination, response)
-            if parameter.shape[0] > 1 and parameter.numel() > parameter.shape[0]:
+            if parameter.shape[0] > 1:
                 filter_statistic = largest_row_statistic(products)
         per_filter = None
         if invariant is not None and filter_statistic is not None:
@@ -249,9 +275,14 @@ class ScaleInvarianceObserver:
             and torch.distributed.get_world_size() > 1
         ):
             return None
+        if len(self._responses) >= FUNCTIONAL_TESTS:
+            return f"its gradient's word: the function was asked about {FUNCTIONAL_TESTS} others"
         try:
             self._responses[name] = scale_response(call, parameter)
         except Exception as error:  # whatever a user's model raises when it is called again
-            line = (str(error).splitlines() or [""])[0]
-            self._responses[name] = f"{type(error).__name__}: {line}"
+            self._responses[name] = f"the functional test failed: {_line(error)}"
         return self._responses[name]
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .autograd_graph import Graph, inputs_of
+from .parameters import is_matrix_shape
 from .structure import Trace, trace
 
 
@@ -65,7 +66,7 @@ def candidates(graph: Graph) -> list[Candidate]:
     traces = {
         name: trace(leaf, graph, through_sums=True)
         for name, leaf in graph.leaves.items()
-        if leaf.variable.ndim >= 2
+        if is_matrix_shape(leaf.variable.shape)
     }
     traces = {name: found for name, found in traces.items() if found.sums}
     found = []

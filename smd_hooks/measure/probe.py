@@ -46,8 +46,9 @@ class StepProbe:
     Args:
         optimizer: Any ``torch.optim.Optimizer``.
         named_parameters: ``model.named_parameters()``, or the method itself where the model
-            may grow. Measured are those with two or more dimensions that the optimizer
-            holds, now or later; gains and biases are no candidates for scale invariance.
+            may grow. Measured are the matrices that the optimizer holds, now or later: those
+            with two dimensions larger than 1; gains and biases are no candidates for scale
+            invariance.
         interval: Optimizer steps between samples.
         per_filter: Measure each filter (row, the first dimension) beside each tensor.
         first_step: Number of optimizer steps taken before this run was resumed.
@@ -106,7 +107,7 @@ class StepProbe:
         self._layout: list[list[int]] | None = None
         self._find_weights()
         if not self._weights:
-            raise ValueError("StepProbe: the optimizer holds no named parameter with ndim >= 2")
+            raise ValueError("StepProbe: the optimizer holds no weight matrix (two dimensions > 1)")
         if per_filter and self._is_sharded:
             raise ValueError("StepProbe: filters of sharded weights cannot be measured apart")
         low = precision_warning(self.names, list(self._weights.values()))

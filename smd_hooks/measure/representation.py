@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from .module_hook import ModuleHook
+from .never_measured import NeverMeasured
 from .stepping import AroundStep
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -160,7 +162,9 @@ class RepresentationProbe:
     Inputs are those of the layer's last call in train mode before the step: with
     gradient accumulation of the last micro-batch, with a head shared between feature
     levels of the last level, with data parallelism of this process's part of the batch.
-    A layer that was not called, or has no gradient, leaves no row.
+    A layer that was not called, or has no gradient, leaves no row; so does one whose
+    weight another module uses without calling it (``out_proj`` of
+    ``nn.MultiheadAttention``). Draining warns of layers that were never measured.
 
     Args:
         optimizer: Any ``torch.optim.Optimizer``.
@@ -207,7 +211,10 @@ class RepresentationProbe:
         self._inputs: dict[Layer, Tensor] = {}
         self._before: dict[Layer, Tensor] = {}
         self._samples: list[_Sample] = []
-        keep = torch.compiler.disable(self._keep_input)
+        self._never = NeverMeasured(
+            who, "have not been called in train mode, or have had no gradient,"
+        )
+        keep = ModuleHook(self._keep_input)
         self._handles: list[Any] = [
             *(
                 layer.register_forward_pre_hook(keep, with_kwargs=True)
@@ -244,6 +251,9 @@ class RepresentationProbe:
         }
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._count.attempts % self.interval == 0:
+            for layer, name in self._parameters.items():
+                self._never.count(name, measured=layer in self._before)
         if self._before:
             values = [
                 representation_change(layer, self._inputs[layer], before, layer.weight)
@@ -271,6 +281,7 @@ class RepresentationProbe:
             Columns of equal length, one entry per step and layer: ``step``,
             ``parameter`` (name of the layer's weight) and ``representation_change``.
         """
+        self._never.say()
         samples, self._samples = self._samples, []
         samples = [s for s in samples if s.skipped is None or not s.skipped.item()]
         values = [s.values for s in samples]

@@ -25,10 +25,17 @@ from .autograd_graph import (
     own_size,
     parameter_beside,
 )
+from .parameters import is_matrix_shape
 
 # what certainly ends scale invariance, whatever a few early gradients look like
 _ACTIVATIONS = ("Hardtanh", "Hardsigmoid", "Hardswish", "Gelu", "Silu", "Sigmoid", "Tanh", "Elu")
 _SUMS = ("Add", "Sub")
+# nodes behind which there are many operations; gradient and graph cannot disagree there
+_HIDDEN = {
+    "Compiled": "compiled code that cannot be looked into",
+    "DifferentiableGraph": "scripted code that cannot be looked into",
+    "Checkpoint": "a checkpointed block that cannot be looked into",
+}
 _PHRASES = {
     "Add": "a sum with something else (residual, bias or lateral connection)",
     "Sub": "a difference with something else",
@@ -53,13 +60,15 @@ class Destination:
         norms: Names of the norm modules that it meets first (``bn1``); empty names of
             norms without an affine weight are left out.
         reason: In words: what it meets before, or instead of, a norm.
-        normalized: Every path meets a norm that uses the batch's own statistics.
+        normalized: Whether every path meets a norm that uses the batch's own statistics;
+            None where nothing speaks against it, but a path leads into code that cannot
+            be looked into.
         certain: Something was met that rules scale invariance out.
     """
 
     norms: tuple[str, ...]
     reason: str
-    normalized: bool
+    normalized: bool | None
     certain: bool = False
 
 
@@ -72,7 +81,7 @@ def destinations(graph: Graph) -> dict[str, Destination]:
     return {
         name: trace(leaf, graph).destination()
         for name, leaf in graph.leaves.items()
-        if leaf.variable.ndim >= 2
+        if is_matrix_shape(leaf.variable.shape)
     }
 
 
@@ -101,6 +110,7 @@ class Trace:
     Attributes:
         norms: The norms' module names, "" where one has no parameters.
         others: What was met instead, in words.
+        hidden: What was met that cannot be looked into, in words.
         sums: Nodes of the sums that were passed through.
         carried: Nodes whose value grows in proportion to the weight.
         weight_norm: Whether the weight itself is normalized before it is used.
@@ -111,6 +121,7 @@ class Trace:
 
     norms: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
     sums: set[Any] = field(default_factory=set)
     carried: set[Any] = field(default_factory=set)
     weight_norm: bool = False
@@ -119,9 +130,11 @@ class Trace:
     certain: bool = False
 
     @property
-    def normalized(self) -> bool:
-        """Whether every path met a norm that uses the batch's own statistics."""
-        return bool(self.norms) and not (self.others or self.frozen_norm or self.with_bias)
+    def normalized(self) -> bool | None:
+        """Whether every path met a norm that uses the batch's own statistics, if known."""
+        if self.others or self.frozen_norm or self.with_bias:
+            return False
+        return None if self.hidden else bool(self.norms)
 
     def destination(self) -> Destination:
         """Say it in words."""
@@ -130,8 +143,8 @@ class Trace:
         return Destination(names, self._reason(", ".join(names)), self.normalized, certain)
 
     def _reason(self, where: str) -> str:
-        if self.others:
-            met = " and ".join(sorted(set(self.others)))
+        if self.others or self.hidden:
+            met = " and ".join(sorted({*self.others, *self.hidden}))
             place = "beside its norm" if self.norms else "before any norm"
             return f"reaches {met} {place}"
         if self.frozen_norm:
@@ -193,6 +206,8 @@ def trace(leaf: Any, graph: Graph, through_sums: bool = False) -> Trace:
                 # a batch or instance norm takes a bias per channel out again
                 cancels = not place.bent and ("Batch" in kind or "Instance" in kind)
                 found.with_bias |= place.bias and not cancels
+            elif hidden := [phrase for part, phrase in _HIDDEN.items() if part in kind]:
+                found.hidden += hidden
             else:
                 found.others.append(_phrase(consumer, kind))
                 found.certain |= place.is_output and is_kind(kind, _ACTIVATIONS)
@@ -233,10 +248,6 @@ def _phrase(node: Any, kind: str) -> str:
     for start, phrase in _PHRASES.items():
         if kind.startswith(start):
             return phrase
-    if "Compiled" in kind:
-        return "compiled code that cannot be looked into"
-    if "Checkpoint" in kind:
-        return "a checkpointed block that cannot be looked into"
     if "Loss" in kind or "Softmax" in kind or "Entropy" in kind:
         return "the loss or the model's output"
     return f"an operation that is not scale-invariant ({kind})"

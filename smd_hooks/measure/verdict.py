@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .functional import ScaleResponse
+from .parameters import is_matrix_shape
 from .structure import Destination
 
 Z2_LIMIT = 1e-2
@@ -40,7 +41,7 @@ class Verdict:
         reason: In words, and for a weight left out the thing that stands in the way.
         norms: Names of the norm modules that normalize it.
         per_filter: Whether each row (filter, neuron) is scale-invariant by itself; None
-            where unknown, or where rows are no units (one row, or rows of one element).
+            where unknown, or where there is one row only.
         filter_statistic: The largest mean z² among the rows; None as above.
         functional_change: Relative change of the output when the weight is doubled or
             halved; None where gradient and graph agree and nobody asked.
@@ -59,8 +60,8 @@ class Verdict:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it has two or more dimensions, and so could be scale-invariant."""
-        return len(self.shape) >= 2
+        """Whether it is no gain or bias, and so could be scale-invariant."""
+        return is_matrix_shape(self.shape)
 
     @property
     def settled(self) -> bool:
@@ -112,7 +113,9 @@ def is_tie(statistic: float | None, destination: Destination | None) -> bool:
         return False
     if Z2_ROUNDING <= statistic < Z2_LIMIT:
         return True
-    return destination is not None and destination.normalized is not (statistic < Z2_LIMIT)
+    if destination is None or destination.normalized is None:
+        return False
+    return destination.normalized is not (statistic < Z2_LIMIT)
 
 
 def judge(
@@ -125,7 +128,7 @@ def judge(
     Args:
         statistic: Mean z² over batches; None if there was no gradient.
         destination: What the weight's output meets; None where it was not seen.
-        response: The functional test of a tie; a string says why it could not be made.
+        response: The functional test of a tie; a string says why there is none.
 
     Returns:
         Whether the weight is scale-invariant (None: unknown), and why.
@@ -134,16 +137,19 @@ def judge(
         return None, _ZERO
     if destination is not None and destination.certain:
         return False, destination.reason
-    no_norm = destination is not None and not destination.normalized
+    no_norm = destination is not None and destination.normalized is False
     invariant = statistic < (Z2_ROUNDING if no_norm else Z2_LIMIT)
     asked = ""
     if isinstance(response, str):
-        asked = f" (the functional test failed: {response})"
+        asked = f" ({response})"
     elif response is not None and response.invariant is not None:
         invariant = response.invariant
     elif response is not None and no_norm:
         invariant = False  # where the output hardly depends on a weight, its gradient says little
-    if invariant:
+    if destination is not None and destination.normalized is None:
+        found = "is tangential" if invariant else "has a radial part"
+        reason = f"its gradient {found}; the weight {destination.reason}"
+    elif invariant:
         if destination is None or no_norm:
             reason = "its gradient is tangential, though no norm was found behind it"
         else:

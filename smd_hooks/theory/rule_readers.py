@@ -161,9 +161,21 @@ def _read(name: str, known: _Known | None, group: Mapping[str, Any]) -> UpdateRu
                 f"no prediction for {short}({option}={group[option]}): it changes the update rule"
             )
     try:
-        return known.read(group)
+        rule = known.read(group)
+        settings = {k: v if isinstance(v, bool) else float(v) for k, v in vars(rule).items()}
+    except NoPrediction:
+        raise
     except KeyError as missing:
         raise NoPrediction(f"no prediction for {short}: it has no setting {missing}") from missing
+    except Exception as error:  # a user's reader must not end the training
+        reason = f"{type(error).__name__}: {error}"
+        raise NoPrediction(f"no prediction for {short}: its reader failed ({reason})") from error
+    if type(rule) not in (SGDRule, AdamRule, LionRule):
+        raise NoPrediction(
+            f"no prediction for {short}: its reader gave {type(rule).__name__}, "
+            "not SGDRule, AdamRule or LionRule"
+        )
+    return type(rule)(**settings)
 
 
 def _full_name(kind: type) -> str:

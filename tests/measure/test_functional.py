@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -233,3 +235,84 @@ def test_a_response_is_conclusive_only_where_the_output_depends_on_the_weight() 
     assert ScaleResponse(1e-6, 1.0, 1e-4).invariant is True
     assert ScaleResponse(1e-3, 1e-3, 1e-4).invariant is False
     assert ScaleResponse(5e-5, 2e-4, 1e-4).invariant is None
+
+
+class MomentumEncoder(nn.Module):
+    """Changes parameters and replaces a buffer while it runs forward, as MoCo and BYOL do."""
+
+    def __init__(self, through_data: bool) -> None:
+        super().__init__()
+        self.query, self.key = network(nn.BatchNorm2d(8)), network(nn.BatchNorm2d(8))
+        self.key.requires_grad_(False)
+        self.register_buffer("seen", torch.zeros(()))
+        self.through_data = through_data
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = self.seen + 1
+        with torch.no_grad():
+            for q, k in zip(self.query.parameters(), self.key.parameters(), strict=True):
+                if self.through_data:
+                    k.data = 0.9 * k.data + 0.1 * q.data.abs()
+                else:
+                    k.mul_(0.9).add_(q.abs(), alpha=0.1)
+        return self.query(x) * self.key(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("through_data", [False, True])
+def test_a_forward_that_changes_parameters_is_told_and_leaves_no_trace(through_data: bool) -> None:
+    model = MomentumEncoder(through_data)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    buffer, places = model.seen, [p.data_ptr() for p in model.parameters()]
+    with pytest.raises(ValueError, match="the forward changes parameters"):
+        scale_response(called(model), model.query[0].weight)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert model.seen is buffer
+    assert places == [p.data_ptr() for p in model.parameters()]
+    # the control: a forward does change them
+    model(called(model).args[0])
+    assert not torch.equal(before["key.0.weight"], model.key[0].weight)
+
+
+class Queue(nn.Module):
+    """Its answer depends on a buffer that each call moves on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network(nn.BatchNorm2d(8))
+        self.register_buffer("turn", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.turn += 1
+        return self.body(x) * self.turn
+
+
+def test_every_call_finds_the_same_buffers() -> None:
+    model = Queue()
+    assert scale_response(called(model), model.body[0].weight).change < OUTPUT_LIMIT
+    assert model.turn == 1
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_compiled_code_runs_uncompiled(whole: bool) -> None:
+    """As a module of its own, or as a forward that was replaced."""
+    compiled_calls = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            compiled_calls.append(graph)
+            return graph.forward(*args)
+
+        return run
+
+    model = network(nn.BatchNorm2d(8))
+    runner: nn.Module = model
+    if whole:
+        runner = torch.compile(model, backend=backend)
+    else:
+        model.forward = torch.compile(model.forward, backend=backend)
+    call = called(runner)
+    runner(*call.args)
+    assert len(compiled_calls) == 1  # the control
+    if whole or hasattr(torch.compiler, "set_stance"):
+        assert scale_response(call, model[0].weight).invariant is True
+        assert len(compiled_calls) == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +16,7 @@ from smd_hooks.measure.gradient_noise import GradientNoiseProbe
 from smd_hooks.theory.gradient_noise import WINDOW, two_batch_estimate
 
 from .host_reads import NoHostRead
+from .processes import on_two_processes
 
 BATCH = 8
 LR = 0.1
@@ -236,6 +238,27 @@ def test_parameters_without_a_gradient_leave_no_rows() -> None:
     assert set(probe.drain()["parameter"]) == {"2.weight"}
 
 
+def test_a_parameter_that_never_has_a_gradient_is_named_once() -> None:
+    model, optimizer, probe = probed()
+    model[0].weight.requires_grad_(False)
+    accumulate(model, optimizer, batches(6), micro_batches=2)
+    with pytest.warns(UserWarning, match=r"GradientNoiseProbe: 0\.weight have had no gradient"):
+        probe.drain()
+    accumulate(model, optimizer, batches(6), micro_batches=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probe.drain()
+
+
+def test_steps_without_any_gradient_leave_no_rows() -> None:
+    model, optimizer, probe = probed()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
+    accumulate(model, optimizer, batches(2), micro_batches=2)
+    assert probe.drain()["step"].tolist() == [1, 1]
+
+
 def test_under_torch_compile() -> None:
     noise = []
     for compiled in (False, True):
@@ -301,3 +324,53 @@ def test_two_processes_see_what_accumulation_on_one_sees(tmp_path: Path) -> None
     model, optimizer, probe = probed()
     accumulate(model, optimizer, batches(12)[::2], 2)
     assert probe.drain()["noise"] != pytest.approx(wanted, rel=1e-2)
+
+
+UNUSED = 2  # the step in which the second process does not use the watched layer
+
+
+class Heads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk, self.first, self.second = (nn.Linear(10, 3).double() for _ in range(3))
+
+    def forward(self, x: Tensor, both: bool) -> Tensor:
+        loss = self.first(x).cos().mean() + self.trunk(x).sin().mean()
+        return loss + self.second(x).square().mean() if both else loss
+
+
+def _one_head_is_not_used(rank: int) -> dict[str, list[float]]:
+    parallel = nn.parallel.DistributedDataParallel(Heads(), find_unused_parameters=True)
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=LR)
+    named = parallel.module.named_parameters()
+    probe = GradientNoiseProbe(optimizer, named, "second", 1, BATCH)
+    for step, (x, _) in enumerate(batches(8)[rank::2]):
+        parallel(x, both=rank == 0 or step != UNUSED).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    columns = probe.drain()
+    return {name: columns[name].tolist() for name in ("step", "signal", "noise")}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+def test_a_layer_that_one_process_does_not_use(tmp_path: Path) -> None:
+    """That process's gradient is zero, as where accumulation meets such a micro-batch."""
+    model = Heads()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    probe = GradientNoiseProbe(optimizer, model.named_parameters(), "second", 1, BATCH)
+    data = batches(8)
+    for step in range(4):
+        for rank in range(2):
+            x = data[2 * step + rank][0]
+            factor = 0.0 if (rank, step) == (1, UNUSED) else 1.0
+            loss = model(x, both=False) + factor * model.second(x).square().mean()
+            (loss / 2).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    wanted = probe.drain()
+    for told in on_two_processes(tmp_path, _one_head_is_not_used):
+        assert told["step"] == [0, 1, UNUSED, 3]
+        for name in ("signal", "noise"):
+            assert told[name] == pytest.approx(wanted[name], rel=1e-9)

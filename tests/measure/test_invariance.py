@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import io
+
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from smd_hooks.measure import ScaleInvarianceObserver, radial_statistic
-from smd_hooks.measure.invariance import BATCHES, PATIENCE
-from smd_hooks.measure.verdict import Z2_LIMIT
+from smd_hooks.measure import ScaleInvarianceObserver, invariance, radial_statistic
+from smd_hooks.measure.invariance import BATCHES, FUNCTIONAL_TESTS, PATIENCE
 
 from .host_reads import NoHostRead
 from .observing import Joined, bounded, observe, train
@@ -248,20 +250,37 @@ def test_a_classifier_has_no_invariant_unit() -> None:
     assert "the loss or the model's output" in verdict.reason
 
 
-def test_rows_of_one_element_are_no_units() -> None:
-    """Their z² is always 1; so is a tensor's of which each element is invariant."""
-    layers = (nn.Conv2d(4, 4, 1, groups=4, bias=False), nn.BatchNorm2d(4))
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_depthwise_conv_is_a_matrix_unless_it_is_a_gain(size: int) -> None:
+    """Rows of one element are no units: their z² is always 1."""
+    layers = (nn.Conv2d(4, 4, size, groups=4, bias=False), nn.BatchNorm2d(4))
+    verdict = observe(nn.Sequential(*layers, nn.Tanh(), nn.Conv2d(4, 2, 3)))["0.weight"]
+    assert verdict.is_matrix is (size == 3)
+    assert verdict.scale_invariant is (size == 3)
+    assert verdict.per_filter is (True if size == 3 else None)
+    assert ("gain or bias" in verdict.reason) is (size == 1)
 
-    def far_from_eps(model: nn.Module) -> None:
-        nn.init.uniform_(model[0].weight, 1, 2)
 
-    model = nn.Sequential(*layers, nn.Tanh(), nn.Conv2d(4, 2, 3))
-    verdict = observe(model, prepare=far_from_eps)["0.weight"]
-    assert verdict.statistic is not None
-    assert verdict.statistic > Z2_LIMIT
-    assert (verdict.scale_invariant, verdict.per_filter) == (True, None)
-    assert verdict.functional_change is not None
-    assert verdict.functional_change < 1e-4
+class Tokens(nn.Module):
+    """What a vision transformer adds and multiplies, in the shapes in which it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.randn(1, 1, 4))
+        self.position = nn.Parameter(torch.randn(1, 145, 4))
+        self.layer_scale = nn.Parameter(torch.randn(4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = (x * self.layer_scale).flatten(2).transpose(1, 2)
+        tokens = torch.cat((self.class_token.expand(len(x), -1, -1), patches), 1)
+        return (tokens + self.position).tanh()
+
+
+def test_gains_and_biases_in_more_dimensions_are_no_matrices() -> None:
+    verdicts = observe(Tokens())
+    assert [name for name, v in verdicts.items() if v.is_matrix] == ["position"]
+    assert "gain or bias" in verdicts["class_token"].reason
+    assert "gain or bias" in verdicts["layer_scale"].reason
 
 
 def test_the_fused_statistic_is_the_readable_one() -> None:
@@ -386,3 +405,76 @@ def test_autocast_leaves_the_verdicts_as_they_are() -> None:
     assert first.statistic is not None
     assert 1e-7 < first.statistic < 1e-4
     assert verdicts["3.weight"].scale_invariant is False
+
+
+def test_a_graph_that_cannot_be_read_does_not_stop_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(graph: object) -> None:
+        raise KeyError("no such node")
+
+    monkeypatch.setattr(invariance, "destinations", broken)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Tanh())
+    with pytest.warns(UserWarning, match="KeyError: 'no such node'") as caught:
+        verdict = observe(model)["0.weight"]
+    assert len(caught) == 1
+    assert (verdict.scale_invariant, verdict.norms) == (True, ())
+
+
+def test_a_scripted_model_is_judged_by_its_gradients() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Tanh())
+    model = torch.jit.script(nn.Sequential(*model, nn.Conv2d(8, 2, 3)))
+    with pytest.warns(UserWarning, match="not supported on ScriptModules"):
+        verdicts = observe(model)
+    assert verdicts["0.weight"].scale_invariant is True
+    assert verdicts["3.weight"].scale_invariant is False
+
+
+def test_a_watched_model_is_saved_and_copied_without_its_watcher() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Tanh())
+    observer = ScaleInvarianceObserver(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    x = torch.randn(2, 4, 6, 6)
+    for twin in (torch.load(file, weights_only=False), copy.deepcopy(model)):
+        twin(x)
+        assert not observer._calls
+    model(x)
+    assert list(observer._calls) == [model]  # the control
+
+
+class SmallAgainstEps(nn.Module):
+    """A chain of more convs than the function is asked about, each of them a tie."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [
+            layer
+            for _ in range(FUNCTIONAL_TESTS + 2)
+            for layer in (nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4, eps=1.0), nn.ReLU())
+        ]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+def test_the_function_is_asked_about_a_few_ties_only() -> None:
+    verdicts = [v for v in observe(SmallAgainstEps()).values() if v.is_matrix]
+    asked = [v.functional_change is not None for v in verdicts]
+    assert asked == [True] * FUNCTIONAL_TESTS + [False] * 2
+    assert "its gradient's word" not in verdicts[0].reason
+    assert all("its gradient's word: the function was asked" in v.reason for v in verdicts[-2:])
+    assert not any(v.scale_invariant for v in verdicts)
+
+
+def test_a_compiled_model_is_judged_by_its_gradients() -> None:
+    layers = (nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Tanh(), nn.Conv2d(8, 2, 3))
+    model = torch.compile(nn.Sequential(*layers), backend="aot_eager")
+    verdicts = observe(model)
+    first, last = verdicts["_orig_mod.0.weight"], verdicts["_orig_mod.3.weight"]
+    assert (first.scale_invariant, last.scale_invariant) == (True, False)
+    assert first.functional_change is None
+    assert "compiled code" in first.reason
+    assert "compiled code" in last.reason

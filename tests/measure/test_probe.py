@@ -557,5 +557,5 @@ def test_a_senseless_interval_is_refused(interval: Any) -> None:
 
 def test_an_optimizer_without_matrices_is_refused() -> None:
     bias = nn.Parameter(torch.ones(2))
-    with pytest.raises(ValueError, match="no named parameter"):
+    with pytest.raises(ValueError, match="no weight matrix"):
         StepProbe(torch.optim.SGD([bias]), [("b", bias)])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -289,3 +291,34 @@ def test_what_cannot_be_measured_is_refused() -> None:
     model.conv.weight.full_tensor = None  # what tells a DTensor
     with pytest.raises(ValueError, match="conv is sharded"):
         RepresentationProbe(optimizer, model, ["conv"], interval=1)
+
+
+def test_a_layer_that_is_never_measured_is_named_once() -> None:
+    model, optimizer = setting()
+    probe = RepresentationProbe(optimizer, model, "*", interval=2)
+    train(model, optimizer, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probe.drain()  # two measured steps may have missed it by chance
+    train(model, optimizer, 1)
+    with pytest.warns(UserWarning, match=r"RepresentationProbe: unused\.weight have not") as caught:
+        probe.drain()
+    assert len(caught) == 1
+    train(model, optimizer, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probe.drain()
+
+
+def test_a_probed_model_is_saved_and_copied_without_its_probe() -> None:
+    model, optimizer = setting()
+    probe = RepresentationProbe(optimizer, model, "conv", interval=1)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    x = torch.randn(6, 3, 9, 9)
+    for twin in (torch.load(file, weights_only=False), copy.deepcopy(model)):
+        twin(x)
+        assert not probe._inputs
+    model(x)
+    assert list(probe._inputs) == [model.conv]  # the control

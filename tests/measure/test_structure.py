@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.convnext import CNBlockConfig
 
 from smd_hooks.measure.autograd_graph import Graph
@@ -97,7 +98,53 @@ def test_weight_norm_normalizes_each_row_of_v(normalize, v: str, g: str) -> None
     assert verdicts[v].reason == "normalized by its weight norm"
     assert verdicts[v].norms == (v.rpartition(".")[0],)
     assert verdicts[g].scale_invariant is False
-    assert "a tanh" in verdicts[g].reason
+    assert verdicts[g].is_matrix is False
+
+
+class RaisedTo(nn.Module):
+    """A norm by hand whose exponent is a tensor: one number, or one per feature."""
+
+    def __init__(self, exponent: Tensor) -> None:
+        super().__init__()
+        self.exponent = exponent
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (x * x).mean(-1, keepdim=True) ** self.exponent
+
+
+def test_exponents_may_be_tensors() -> None:
+    assert behind(RaisedTo(torch.tensor(-0.5))).normalized is True
+    assert behind(RaisedTo(torch.full((1,), -0.5))).normalized is True
+    assert behind(RaisedTo(torch.full((8,), -0.5))).normalized is False
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Sequential(nn.LayerNorm(8), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inside, x, use_reentrant=True)  # type: ignore[no-any-return]
+
+
+class Branches(nn.Module):
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], -1)[..., :8]
+
+
+def test_what_cannot_be_looked_into_speaks_neither_for_nor_against() -> None:
+    compiled = torch.compile(nn.Sequential(nn.LayerNorm(8), nn.Tanh()), backend="aot_eager")
+    for hidden, words in ((Checkpointed(), "checkpointed block"), (compiled, "compiled code")):
+        found = behind(hidden)
+        assert (found.normalized, found.certain) == (None, False)
+        assert words in found.reason
+    assert behind(Branches(Checkpointed(), nn.LayerNorm(8))).normalized is None
+    assert behind(Branches(Checkpointed(), nn.Softplus())).normalized is False
+    assert behind(Branches(Checkpointed(), nn.Tanh())).certain is True
 
 
 def test_attention_is_named_for_queries_and_keys() -> None:
@@ -170,7 +217,6 @@ def test_a_learned_scale_may_stand_between() -> None:
                 "features.1.0.block.0.weight": "only jointly with its bias",
                 "features.1.0.block.3.weight": "a GELU",
                 "features.1.0.block.5.weight": "a sum with something else",
-                "layer_scale": "a product",
             },
         ),
         (

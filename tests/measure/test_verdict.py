@@ -15,7 +15,8 @@ BIAS = Destination(("gn",), "only jointly with its bias", normalized=False, cert
 INVARIANT = ScaleResponse(1e-6, 1.0, 1e-4)
 CHANGES = ScaleResponse(0.3, 1.0, 1e-4)
 HARDLY_DEPENDS = ScaleResponse(1e-6, 2e-6, 1e-4)
-FAILED = "RuntimeError: no"
+HIDDEN = Destination((), "reaches compiled code", normalized=None)
+FAILED = "the functional test failed: RuntimeError: no"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,9 @@ FAILED = "RuntimeError: no"
         (1e-3, None, True),
         (0.5, None, False),
         (1e-3, BIAS, False),
+        (1e-6, HIDDEN, False),
+        (1e-3, HIDDEN, True),
+        (0.5, HIDDEN, False),
         (None, NORM, False),
     ],
 )
@@ -56,6 +60,8 @@ def test_the_function_is_asked_where_the_others_disagree(
         (1e-3, SUM, None, False, "reaches a sum"),
         (1e-3, None, None, True, "though no norm was found"),
         (0.5, None, None, False, "its gradient has a radial part"),
+        (1e-3, HIDDEN, None, True, "its gradient is tangential; the weight reaches compiled code"),
+        (0.5, HIDDEN, None, False, "has a radial part; the weight reaches compiled code"),
         (1e-6, BIAS, INVARIANT, False, "only jointly with its bias"),
         (None, NORM, INVARIANT, None, "zero in every batch"),
     ],

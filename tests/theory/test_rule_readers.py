@@ -230,3 +230,32 @@ def test_the_rule_makes_the_optimizers_own_step(
             m = rule.beta2 * m + (1 - rule.beta2) * g
         w = w * (1 - rule.lr * rule.weight_decay if decoupled else 1) - rule.lr * u
     assert torch.allclose(parameter.detach(), w, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("reader", "reason"),
+    [
+        (lambda group: group["lr"] + "1", "its reader failed (TypeError"),
+        (lambda group: None, "its reader failed (TypeError"),
+        (lambda group: UpdateRule(0.1, 0.1), "its reader gave UpdateRule, not SGDRule"),
+    ],
+)
+def test_a_reader_that_is_wrong_predicts_nothing(reader: Any, reason: str) -> None:
+    class Own:
+        pass
+
+    register_rule(Own, reader)
+    with pytest.raises(NoPrediction) as error:
+        UpdateRule.from_optimizer(Own(), {"lr": 0.1})
+    assert str(error.value).startswith(f"no prediction for {Own.__qualname__.rpartition('.')[2]}")
+    assert reason in str(error.value)
+
+
+def test_settings_that_are_tensors_become_numbers() -> None:
+    class Own:
+        pass
+
+    register_rule(Own, lambda group: SGDRule(group["lr"], 0.1, 0.9))
+    rule = UpdateRule.from_optimizer(Own(), {"lr": torch.tensor(0.5)})
+    assert rule == SGDRule(0.5, 0.1, 0.9)
+    assert type(rule.lr) is float
