@@ -131,6 +131,7 @@ def take_steps(
     measure_from: int = 0,
     drop_at: int | None = None,
     vectors: int = VECTORS,
+    start: float = START,
 ) -> tuple[UpdateRule, StepProbe]:
     """Let an optimizer walk; return its rule and the probe that measured it.
 
@@ -142,6 +143,7 @@ def take_steps(
         measure_from: Step at which the probe is attached.
         drop_at: Step at which the learning rate falls to a quarter.
         vectors: Number of weights.
+        start: ‖w‖/r* at the start.
     """
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(vectors, ELEMENTS, generator=generator)
@@ -152,7 +154,7 @@ def take_steps(
         parameter.grad = row.view(SHAPE)
     optimizer = case.build(parameters)
     rule = UpdateRule.from_optimizer(optimizer, optimizer.param_groups[0])
-    weights *= START * white_norm(rule) / weights.norm(dim=1, keepdim=True)
+    weights *= start * white_norm(rule) / weights.norm(dim=1, keepdim=True)
     probe = None
     for step in range(steps):
         if step == measure_from:
@@ -309,6 +311,22 @@ def test_the_law_follows_a_real_optimizer_through_a_drop(name: str) -> None:
     if isinstance(rule, SGDRule):
         wrong = SGDRule(rule.lr, rule.weight_decay, 0.9, nesterov=not rule.nesterov)
     misread, _ = scored(probe, wrong, drained)
+    assert (misread["trajectory_error"] > 0.04).all()
+
+
+def test_adamw_measured_seldom_from_its_first_step_on() -> None:
+    """Its first u is 19 times as long, squared, as most until the next sample."""
+    case = adam(torch.optim.AdamW, 1e-3, 0.05)
+    rule, probe = take_steps(case, 2_000, vectors=4, start=0.2)
+    every_step = probe.drain()
+    seldom = {name: column[every_step["step"] % 50 == 0] for name, column in every_step.items()}
+    scores, _ = scored(probe, rule, seldom)
+    print(f"\ntrajectory errors {scores['trajectory_error'].round(4).tolist()}")
+    assert (scores["trajectory_error"] < 0.02).all()
+    # control: taken for a state that was there before, the first u stands for all until step 50
+    seldom["gradient_momentum_dot"] = np.full(len(seldom["step"]), 1e-9)
+    misread, _ = scored(probe, rule, seldom)
+    print(f"misread {misread['trajectory_error'].round(4).tolist()}")
     assert (misread["trajectory_error"] > 0.04).all()
 
 

@@ -9,7 +9,7 @@ measurement are consistent with each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -22,12 +22,15 @@ from ..theory import (
     StepMoments,
     UpdateRule,
     driving_moment,
+    early_excess,
     equilibrium_angle,
     equilibrium_norm,
     relaxation_time,
     second_moment_trajectory,
+    step_exponent,
 )
 from .moments import measured_moments
+from .own_steps import count_own_steps
 from .windows import WINDOW, invariant_spans, stages, window_length, window_mean
 
 STEPS_AFTER_A_CHANGE = 5
@@ -47,10 +50,13 @@ def predict(samples: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The samples of weights with a known update rule, sorted by weight and step, and per
-        row: ``parameter``, ``stage`` (0, 1, … between jumps of the learning rate, and a new
-        one wherever the weight became scale-invariant again), ``equilibrium_angle`` (Δ*,
-        radians; NaN where there is none), ``elapsed`` (relaxation times since the first
-        sample), ``angle_ratio`` (RMS of Δ/Δ* over a window around the sample, within the
+        row: ``parameter``, ``own_step`` (steps that moved this weight before, see
+        :func:`smd_hooks.analysis.own_steps.count_own_steps`), ``stage`` (0, 1, … between
+        jumps of learning rate or weight decay, and a new one wherever the weight became
+        scale-invariant again), ``equilibrium_angle`` (Δ*, radians; NaN where there is none),
+        ``elapsed`` (relaxation times since the first sample), ``early_excess`` (see
+        :func:`smd_hooks.theory.early_excess`; 1 for an optimizer state that did not begin
+        empty), ``angle_ratio`` (RMS of Δ/Δ* over a window around the sample, within the
         stage: a fifth of a relaxation time, at most a tenth of the stage, at least 25
         samples), ``trajectory_angle`` and ``measured_angle`` (RMS over the same window,
         radians), ``trajectory_error`` (|log| of measured over trajectory, RMS over 25
@@ -61,19 +67,39 @@ def predict(samples: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     if "unit" in samples:
         samples = samples[samples["unit"].fillna(WHOLE) == WHOLE]
-    by_weight = dict(iter(samples.groupby("weight")))
-    prepared = []
+    frames = {i: f.sort_values("step", kind="stable") for i, f in samples.groupby("weight")}
+    own_steps, targets, prepared = count_own_steps(frames, weights), Targets(), []
     for index, weight, rule in _predictable(weights):
-        stage = 0
-        frame = by_weight.get(index, samples[:0]).sort_values("step")
+        if index not in frames:
+            continue
+        stage, frame = 0, frames[index].assign(own_step=own_steps[index])
         for span in invariant_spans(frame, weight.get("changes")):
-            span = _prepare(span, rule).assign(parameter=weight["parameter"])
+            span = _prepare(span, rule, targets).assign(parameter=weight["parameter"])
             span["stage"] += stage
             stage = int(span["stage"].iloc[-1]) + 1
             prepared.append((rule, span))
     _follow_the_law(prepared)
-    frames = [_smooth(frame) for _, frame in prepared]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    smoothed = [_smooth(frame) for _, frame in prepared]
+    return pd.concat(smoothed, ignore_index=True) if smoothed else pd.DataFrame()
+
+
+class Targets:
+    """Evaluates rules along schedules; what layers share is evaluated once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, np.ndarray] = {}
+
+    def along(
+        self, frame: pd.DataFrame, rule: UpdateRule, target: Callable[[UpdateRule], Any]
+    ) -> np.ndarray:
+        """Return ``target`` of the rule at each row's lr and weight decay."""
+        settings = frame[["lr", "weight_decay"]].to_numpy(float)
+        key = (target, rule.constants, settings.tobytes())
+        if key not in self._known:
+            pairs = list(map(tuple, settings.tolist()))
+            values = {pair: target(rule.at(*pair)) for pair in set(pairs)}
+            self._known[key] = np.array([values[pair] for pair in pairs])
+        return self._known[key]
 
 
 def _predictable(weights: pd.DataFrame) -> Iterator[tuple[int, Mapping[str, Any], UpdateRule]]:
@@ -89,14 +115,13 @@ def _predictable(weights: pd.DataFrame) -> Iterator[tuple[int, Mapping[str, Any]
                 continue
 
 
-def _prepare(frame: pd.DataFrame, rule: UpdateRule) -> pd.DataFrame:
-    frame["stage"] = stages(frame["lr"].to_numpy())
-    settings = list(zip(frame["lr"].tolist(), frame["weight_decay"].tolist(), strict=True))
-    targets = {pair: _angle_and_rate(rule.at(*pair)) for pair in set(settings)}
-    frame["equilibrium_angle"] = [targets[pair][0] for pair in settings]
+def _prepare(frame: pd.DataFrame, rule: UpdateRule, targets: Targets) -> pd.DataFrame:
+    frame["stage"] = stages(frame["lr"].to_numpy(float), frame["weight_decay"].to_numpy(float))
+    frame["equilibrium_angle"], rate = targets.along(frame, rule, _angle_and_rate).T
     # relaxation times since the first sample
-    rate = pd.Series([targets[pair][1] for pair in settings])
-    frame["elapsed"] = (rate.shift(fill_value=0.0) * frame["step"].diff().fillna(0)).cumsum()
+    frame["elapsed"] = np.r_[0.0, np.cumsum(rate[:-1] * np.diff(frame["own_step"]))]
+    began = early_excess(rule, frame["own_step"] + 1.0) if _began_empty(frame) else 1.0
+    frame["early_excess"] = began
     measured = measured_moments(frame)
     means = StepMoments(**{name: window_mean(measured.need(name)) for name in _MOMENTS})
     for name, column in _MOMENTS.items():
@@ -106,6 +131,12 @@ def _prepare(frame: pd.DataFrame, rule: UpdateRule) -> pd.DataFrame:
     except NoPrediction:
         frame["driving_moment"] = math.nan
     return frame
+
+
+def _began_empty(frame: pd.DataFrame) -> bool:
+    """Whether the first sample is the weight's first step; its momentum is 0 then, or unknown."""
+    first = frame.iloc[0]
+    return bool(first["own_step"] == 0) and not abs(first["gradient_momentum_dot"]) > 0
 
 
 def _angle_and_rate(rule: UpdateRule) -> tuple[float, float]:
@@ -120,7 +151,7 @@ def _follow_the_law(prepared: list[tuple[UpdateRule, pd.DataFrame]]) -> None:
     """Add the law's angle to each frame; weights that were sampled together go together."""
     together: dict[Any, list[tuple[UpdateRule, pd.DataFrame]]] = {}
     for rule, frame in prepared:
-        key = (rule.constants, frame["step"].to_numpy().tobytes())
+        key = (rule.constants, _began_empty(frame), frame["own_step"].to_numpy().tobytes())
         together.setdefault(key, []).append((rule, frame))
     for members in together.values():
         angles = _law(members[0][0], [frame for _, frame in members])
@@ -131,7 +162,7 @@ def _follow_the_law(prepared: list[tuple[UpdateRule, pd.DataFrame]]) -> None:
 def _law(rule: UpdateRule, frames: list[pd.DataFrame]) -> np.ndarray:
     """The trajectory law's angles, samples × layers; NaN for a rule without a law."""
     column = partial(_stack, frames)
-    steps = frames[0]["step"].to_numpy()
+    steps = frames[0]["own_step"].to_numpy()
     try:
         with np.errstate(all="ignore"):  # a run that diverged ends in NaN, as its law does
             return second_moment_trajectory(
@@ -142,7 +173,7 @@ def _law(rule: UpdateRule, frames: list[pd.DataFrame]) -> np.ndarray:
                 StepMoments(**{name: column(stored) for name, stored in _MOMENTS.items()}),
                 column("weight_norm")[0],
                 column("rescale"),
-                from_first_step=bool(steps[0] == 0),
+                from_first_step=_began_empty(frames[0]),
             ).angular_update
     except NoPrediction:
         return np.full((len(steps), len(frames)), math.nan)
@@ -169,7 +200,7 @@ def _smooth_stage(stage: pd.DataFrame) -> pd.DataFrame:
     squares = pd.DataFrame(columns) ** 2
     window = window_length(stage)
     smooth = np.sqrt(squares.rolling(window, min_periods=1, center=True).mean())
-    scored = stage["step"] - stage["step"].iloc[0] >= STEPS_AFTER_A_CHANGE
+    scored = stage["own_step"] - stage["own_step"].iloc[0] >= STEPS_AFTER_A_CHANGE
     short = squares[scored].rolling(WINDOW, min_periods=1, center=True).mean()
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.abs(np.log(short["measured_angle"] / short["trajectory_angle"])) / 2
@@ -180,7 +211,7 @@ def score(predicted: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
     """Score each weight that is scale-invariant at the end of its run.
 
     The last window has the length of those of :func:`predict`, and never reaches back
-    beyond the last jump of the learning rate.
+    beyond the last jump of learning rate or weight decay.
 
     Args:
         predicted: What :func:`predict` returned.
@@ -188,44 +219,60 @@ def score(predicted: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per parameter: ``angle_ratio`` (RMS of Δ/Δ* in the last window),
-        ``trajectory_error`` (median over the run), ``norm_ratio`` (mean r/r* in the
-        last window), ``elapsed`` (relaxation times since the last jump), ``samples``
-        (in the last window) and ``no_equilibrium`` (why Δ* does not exist, or empty).
+        ``trajectory_error`` (median over the run), ``norm_ratio`` (mean r/r* in the last
+        window, r* at each sample's learning rate and the window's mean driving moment),
+        ``elapsed`` (relaxation times since the last jump), ``samples`` (in the last window)
+        and ``no_equilibrium`` (why Δ* does not exist, or empty).
     """
-    rows = []
-    for index, weight, rule in _predictable(weights) if len(predicted) else ():
-        frame = predicted[predicted["weight"] == index]
-        if not len(frame) or weight.get("scale_invariant") is not True:
+    rows, targets = [], Targets()
+    frames = dict(iter(predicted.groupby("weight"))) if len(predicted) else {}
+    for index, weight, rule in _predictable(weights):
+        if index not in frames or weight.get("scale_invariant") is not True:
             continue
+        frame = frames[index]
         last = frame[frame["stage"] == frame["stage"].iloc[-1]]
         rows.append(
             {
                 "parameter": weight["parameter"],
                 "trajectory_error": frame["trajectory_error"].median(),
-                **_score_end(last, rule),
+                **_score_end(last, rule, targets),
             }
         )
     columns = ["parameter", "angle_ratio", "trajectory_error", "norm_ratio", "elapsed", "samples"]
     return pd.DataFrame(rows, columns=[*columns, "no_equilibrium"])
 
 
-def _score_end(stage: pd.DataFrame, rule: UpdateRule) -> dict[str, Any]:
+def _score_end(stage: pd.DataFrame, rule: UpdateRule, targets: Targets) -> dict[str, Any]:
     window = stage.iloc[-window_length(stage) :]
     ratio = window["angular_update"].astype(float) / window["equilibrium_angle"]
     moving = window[window["lr"] > 0]  # a schedule may end at 0
     settings = (moving if len(moving) else window).iloc[-1]
     end = rule.at(float(settings["lr"]), float(settings["weight_decay"]))
-    result = {
+    return {
         "angle_ratio": float(np.sqrt((ratio**2).mean())),
+        "norm_ratio": _norm_ratio(window, rule, targets),
         "elapsed": float(stage["elapsed"].iloc[-1] - stage["elapsed"].iloc[0]),
         "samples": len(window),
         "no_equilibrium": _reason(end),
     }
+
+
+def _norm_ratio(window: pd.DataFrame, rule: UpdateRule, targets: Targets) -> float:
+    """Mean r/r* over the samples that moved the weight; NaN where there is no r*."""
+    moment = float(window["driving_moment"].mean())
+    if not moment > 0:
+        return math.nan
+    moving = window[window["lr"] > 0]
+    # r* goes with the driving moment as a power: what is left is the same for all layers
+    radius = targets.along(moving, rule, _unit_norm) * moment ** (1 / (2 + 2 * step_exponent(rule)))
+    return float((moving["weight_norm"] / radius).mean())
+
+
+def _unit_norm(rule: UpdateRule) -> float:
     try:
-        radius = equilibrium_norm(end, float(window["driving_moment"].mean()))
+        return equilibrium_norm(rule, 1.0)
     except NoPrediction:
-        return result
-    return {**result, "norm_ratio": float(window["weight_norm"].mean() / radius)}
+        return math.nan
 
 
 def _reason(rule: UpdateRule) -> str:

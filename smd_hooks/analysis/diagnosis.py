@@ -58,6 +58,8 @@ DRIFT = "drifting driving moment"
 ALIGNED = "gradients aligned with momentum"
 UNEXPLAINED = "unexplained"
 
+SINCE_THE_JUMP = "since the last jump of lr or weight decay"
+
 
 class Cause(NamedTuple):
     """One layer's diagnosis: the cause, its number, and both in words."""
@@ -107,7 +109,9 @@ def diagnose(predicted: pd.DataFrame, scores: pd.DataFrame, weights: pd.DataFram
 def is_unit(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of ``run.json`` is a matrix or a joint group of them."""
     shape = entry.get("shape")
-    return is_joint(entry) or (isinstance(shape, list | tuple) and len(shape) >= 2)
+    return is_joint(entry) or (
+        isinstance(shape, list | tuple) and sum(size > 1 for size in shape) >= 2
+    )
 
 
 def is_joint(entry: Mapping[str, Any]) -> bool:
@@ -129,7 +133,7 @@ def _without_scores(entry: Mapping[str, Any], score: Mapping[str, Any] | None) -
         return Cause(NO_EQUILIBRIUM, math.nan, score["no_equilibrium"])
     if score["samples"] < WINDOW:
         count = score["samples"]
-        return Cause(TOO_SHORT, float(count), f"{count} samples since the last lr change")
+        return Cause(TOO_SHORT, float(count), f"{count} samples {SINCE_THE_JUMP}")
     return None
 
 
@@ -175,7 +179,7 @@ def _check(rule: UpdateRule, stage: pd.DataFrame) -> tuple[Assumptions, np.ndarr
     """The assumptions over the last two relaxation times: what was before is forgotten."""
     recent = stage[stage["elapsed"] >= stage["elapsed"].iloc[-1] - 2]
     recent = recent if len(recent) >= WINDOW else stage.iloc[-WINDOW:]
-    steps = recent["step"].to_numpy()
+    steps = recent["own_step"].to_numpy()
     moment = driving_moment(rule, measured_moments(recent), recent["lr"].to_numpy(float))
     return check_assumptions(rule, steps, moment), steps
 
@@ -218,7 +222,7 @@ def _transient(
         detail = f"the driving moment changes by {checked.drift_ratio:+.2f} per relaxation time"
         return Cause(DRIFT, checked.drift_ratio, detail)
     elapsed, expected = score["elapsed"], math.exp(effects[RELAXING])
-    detail = f"{elapsed:.1f} relaxation times since the last lr change leave Δ/Δ* at {expected:.2f}"
+    detail = f"{elapsed:.1f} relaxation times {SINCE_THE_JUMP} leave Δ/Δ* at {expected:.2f}"
     return Cause(RELAXING, elapsed, detail)
 
 
@@ -236,7 +240,7 @@ def _relaxation_effect(rule: UpdateRule, frame: pd.DataFrame) -> float:
         start = rule.at(float(first["lr"]), float(first["weight_decay"]))
         ratio = relaxation_ratio(
             rule,
-            frame["step"].to_numpy(),
+            frame["own_step"].to_numpy(),
             frame["lr"].to_numpy(),
             frame["weight_decay"].to_numpy(),
             frame["rescale"].to_numpy(),

@@ -28,7 +28,7 @@ def draw_angular_updates(runs: Sequence[Run], path: Path) -> None:
     Upper row: Δ in radians per step, its equilibrium value Δ*, and the median of the
     trajectory law, which is fed with measured gradient moments. Lower row: Δ/Δ*, and the
     a-priori curve from learning rate, weight decay and momentum alone, from the first
-    jump of the learning rate on. All are root mean squares over the windows of
+    jump of the schedule on. All are root mean squares over the windows of
     :func:`~smd_hooks.analysis.agreement.predict`.
 
     Args:
@@ -104,10 +104,10 @@ def _draw_ratios(axes: Axes, run: Run) -> None:
 
 
 def a_priori_ratio(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps and predicted Δ/Δ* from the first jump of the learning rate on.
+    """Return steps and predicted Δ/Δ* from the first jump of the schedule on.
 
-    Before it the prediction would need the initial norm; the jump is taken to be left
-    from equilibrium.
+    The jump is one of learning rate or weight decay. Before it the prediction would need
+    the initial norm; the jump is taken to be left from equilibrium.
     """
     data = run.predicted
     layer = data[data["weight"] == data["weight"].iloc[0]]
@@ -119,7 +119,7 @@ def a_priori_ratio(run: Run) -> tuple[np.ndarray, np.ndarray]:
     try:
         ratio = relaxation_ratio(
             UpdateRule.from_json(rules[layer["parameter"].iloc[0]]),
-            layer["step"],
+            layer["own_step"],
             layer["lr"],
             layer["weight_decay"],
             layer["rescale"],

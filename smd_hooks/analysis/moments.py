@@ -17,6 +17,8 @@ def measured_moments(frame: pd.DataFrame) -> StepMoments:
     Args:
         frame: Rows as in :data:`smd_hooks.records.schema.SAMPLES`, of one weight. Records
             from before ``radial_update`` was kept give no ``direction`` and no ``radial``.
+            ‖u‖² is divided by ``early_excess`` where there is such a column, as
+            :func:`smd_hooks.analysis.predict` adds it.
 
     Returns:
         Moments of shape (samples,), NaN where something was not measured.
@@ -27,6 +29,8 @@ def measured_moments(frame: pd.DataFrame) -> StepMoments:
     square = _column(frame, "update_norm") ** 2
     with np.errstate(divide="ignore", invalid="ignore"):  # no step, no direction: NaN
         direction = (square + 2 * shrink * along + (shrink * norm) ** 2) / lr**2
+        if "early_excess" in frame:
+            direction = direction / _column(frame, "early_excess")
         radial = -(along + shrink * norm**2) / lr
     return StepMoments(
         gradient=(_column(frame, "gradient_norm") * norm) ** 2,

@@ -23,6 +23,7 @@ from . import agreement
 from .config_literals import read_config
 from .diagnosis import diagnose
 from .scalars import Scalars, read_scalars
+from .stitching import first_steps, kept_samples, newest_weights, one_history
 
 _TIMESTAMP = re.compile(r"\d{8}_\d{6}$")
 
@@ -58,21 +59,18 @@ class Run:
     def weights(self) -> pd.DataFrame:
         """One row per weight of the newest launch with records that has verdicts.
 
-        ``changes``, the history of each verdict, goes through all launches.
+        ``changes``, the history of each verdict, goes through all launches. A weight whose
+        update rule was another one in samples that are kept has no prediction.
         """
-        described = [launch.weights for launch in self.launches if launch.run]
-        decided = [w for w in described if "scale_invariant" in w]
-        newest = (decided or described or [pd.DataFrame()])[-1]
-        if "changes" not in newest:
-            return newest
-        changes: dict[str, list[list[Any]]] = {}
-        for weights in decided:
-            for row in weights.to_dict("records"):
-                if isinstance(row.get("changes"), list):
-                    start = row["first_step"]
-                    kept = [c for c in changes.get(row["parameter"], []) if c[0] < start]
-                    changes[row["parameter"]] = kept + row["changes"]
-        return newest.assign(changes=[changes.get(name, []) for name in newest["parameter"]])
+        return one_history(self._newest, self.launches, self._kept)
+
+    @cached_property
+    def _newest(self) -> pd.DataFrame:
+        return newest_weights(self.launches)
+
+    @cached_property
+    def _kept(self) -> list[pd.DataFrame]:
+        return kept_samples(self._newest, self.launches)
 
     @cached_property
     def samples(self) -> pd.DataFrame:
@@ -81,17 +79,7 @@ class Run:
         ``weight`` counts in :attr:`weights`; what only older launches measured is dropped,
         and so are filters that turned out to be no units of their own.
         """
-        index = {name: i for i, name in enumerate(self.weights.get("parameter", []))}
-        kept: list[pd.DataFrame] = []
-        for launch in self.launches:
-            if len(launch.samples):  # a launch that died at once supersedes nothing
-                names = launch.weights["parameter"]
-                pairs = zip(names, _starts(launch), strict=True)
-                starts = {index[name]: start for name, start in pairs if name in index}
-                kept = [f[f["step"] < f["weight"].map(starts).fillna(np.inf)] for f in kept]
-                place = np.array([index.get(name, -1) for name in names])
-                place = place[launch.samples["weight"]]
-                kept.append(launch.samples.assign(weight=place)[place >= 0])
+        kept = [frame for frame in self._kept if len(frame)]
         if not kept:
             return pd.DataFrame()
         samples = pd.concat(kept, ignore_index=True)
@@ -109,7 +97,7 @@ class Run:
         kept: list[pd.DataFrame] = []
         for launch in self.launches:
             if len(launch.layers):
-                start = min(_starts(launch))
+                start = min(first_steps(launch))
                 kept = [frame[frame["step"] < start] for frame in kept]
                 kept.append(launch.layers)
         return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
@@ -152,14 +140,6 @@ class Run:
             done = epochs is not None and self.scalars.validated_at >= epochs
             checkpoint = f"epoch_{epochs}.pth"
         return "finished" if done or (self.folder / checkpoint).exists() else "unfinished"
-
-
-def _starts(launch: Launch) -> list[int]:
-    """The step that each weight's optimizer began this launch with."""
-    run, weights = launch.run, launch.weights
-    if "first_step" in weights:
-        return [int(s) for s in weights["first_step"].fillna(weights["first_step"].min())]
-    return [int(run.get("first_step", 0))] * len(weights)
 
 
 def load_runs(*folders: str | os.PathLike[str]) -> list[Run]:

@@ -6,7 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from .diagnosis import BAND, IN_EQUILIBRIUM, NOT_INVARIANT, is_joint, is_unit
+from .diagnosis import (
+    BAND,
+    IN_EQUILIBRIUM,
+    NO_PREDICTION,
+    NOT_INVARIANT,
+    SINCE_THE_JUMP,
+    is_joint,
+    is_unit,
+)
 from .windows import WINDOW
 
 WIDE_BAND = 0.15
@@ -61,8 +69,11 @@ def _count_invariant(weights: pd.DataFrame) -> str:
     groups = [entry["members"] for entry in units if is_joint(entry)]
     jointly = {name for members in groups for name in members}
     matrices = [entry for entry in units if not is_joint(entry)]
-    invariant = [m["scale_invariant"] is True or m["parameter"] in jointly for m in matrices]
-    return f"{sum(invariant)}/{len(matrices)}"
+    # by name: one that several optimizers step has several entries
+    invariant = {
+        m["parameter"]: m["scale_invariant"] is True or m["parameter"] in jointly for m in matrices
+    }
+    return f"{sum(invariant.values())}/{len(invariant)}"
 
 
 def _verdict(
@@ -76,16 +87,20 @@ def _verdict(
     if not len(invariant):
         matrices = weights[[is_unit(entry) for entry in weights.to_dict("records")]]
         return f"nothing is scale-invariant: {matrices['reason'].mode().iloc[0]}"
-    reasons = [r for r in invariant["no_prediction"] if isinstance(r, str) and r]
-    if reasons:
-        return reasons[0]
+    told = zip(invariant["parameter"], invariant["no_prediction"], strict=True)
+    reasons = {name: reason for name, reason in told if isinstance(reason, str) and reason}
     if not len(scores):
-        return "too short: no samples of scale-invariant weights"
+        return next(iter(reasons.values()), "too short: no samples of scale-invariant weights")
+    verdict = _verdict_on(scores, causes)
+    return f"{verdict} ({len(reasons)} without a prediction)" if reasons else verdict
+
+
+def _verdict_on(scores: pd.DataFrame, causes: pd.DataFrame | None) -> str:
     ratios = _ratios(scores)
     if not len(ratios):
         return str(scores["no_equilibrium"].mode().iloc[0])
     if scores["samples"].median() < WINDOW:
-        return f"too short: {scores['samples'].median():.0f} samples since the last lr change"
+        return f"too short: {scores['samples'].median():.0f} samples {SINCE_THE_JUMP}"
     return _describe(ratios, float(scores["elapsed"].median()), causes)
 
 
@@ -98,14 +113,14 @@ def _describe(ratios: pd.Series, elapsed: float, causes: pd.DataFrame | None) ->
         return f"in equilibrium in the median, layers from {low:.2f} to {high:.2f}"
     side = "above" if ratio > 1 else "below"
     if elapsed < RELAXED:
-        return f"{side} equilibrium: {elapsed:.1f} relaxation times since the last lr change"
+        return f"{side} equilibrium: {elapsed:.1f} relaxation times {SINCE_THE_JUMP}"
     return f"{side} equilibrium by {abs(ratio - 1):.0%}{_main_cause(causes)}"
 
 
 def _main_cause(causes: pd.DataFrame | None) -> str:
     """The cause that most of the layers off equilibrium share."""
     named = causes["cause"] if causes is not None else pd.Series(dtype=str)
-    named = named[~named.isin([IN_EQUILIBRIUM, NOT_INVARIANT])]
+    named = named[~named.isin([IN_EQUILIBRIUM, NOT_INVARIANT, NO_PREDICTION])]
     if not len(named):
         return ""
     return f": {named.mode().iloc[0]} in {named.value_counts().max()} of {len(named)} such layers"

@@ -15,7 +15,7 @@ WINDOW_TIMES = 0.2
 WINDOW_SHARE = 0.1
 """Share of a stage that a window covers at most."""
 STAGE_CHANGE = 1.2
-"""Ratio of successive learning rates beyond which a new stage begins."""
+"""Ratio of successive learning rates, or weight decays, beyond which a new stage begins."""
 
 
 def invariant_spans(frame: pd.DataFrame, changes: Any) -> Iterator[pd.DataFrame]:
@@ -40,18 +40,22 @@ def invariant_spans(frame: pd.DataFrame, changes: Any) -> Iterator[pd.DataFrame]
         yield span.reset_index(drop=True)
 
 
-def stages(lr: np.ndarray) -> np.ndarray:
-    """Number the stages between jumps of the learning rate, one number per sample.
+def stages(lr: np.ndarray, weight_decay: np.ndarray) -> np.ndarray:
+    """Number the stages between jumps of the schedule, one number per sample.
 
-    A jump stands alone: a smooth schedule also changes by large ratios, near 0, but
-    then so do its neighbours. A learning rate of 0, where schedules begin or end, moves
-    nothing and belongs to the stage beside it.
+    A jump of η or λ stands alone: a smooth schedule also changes by large ratios, near 0,
+    but then so do its neighbours. A value of 0, where schedules begin or end, has no
+    equilibrium and belongs to the stage beside it.
     """
-    logs = np.log(pd.Series(lr).where(lr > 0).ffill().bfill().fillna(1.0).to_numpy())
+    return (_jumps(lr) | _jumps(weight_decay)).cumsum()
+
+
+def _jumps(values: np.ndarray) -> np.ndarray:
+    logs = np.log(pd.Series(values).where(values > 0).ffill().bfill().fillna(1.0).to_numpy())
     change = np.abs(np.diff(logs, prepend=logs[0]))
     before, after = np.r_[0.0, change[:-1]], np.r_[change[1:], 0.0]
     alone = change > 3 * np.maximum(before, after)
-    return ((change > np.log(STAGE_CHANGE)) & alone).cumsum()
+    return (change > np.log(STAGE_CHANGE)) & alone
 
 
 def window_length(stage: pd.DataFrame) -> int:

@@ -12,7 +12,7 @@ from .equilibrium import (
 from .gradient_noise import NoiseAverage, two_batch_estimate
 from .representation import predicted_representation_change, snr_step_factor
 from .rule_readers import register_rule
-from .second_moments import StepMoments, driving_moment
+from .second_moments import StepMoments, driving_moment, early_excess
 from .trajectory import Trajectory, relaxation_ratio, second_moment_trajectory
 from .update_rules import AdamRule, LionRule, NoPrediction, SGDRule, UpdateRule
 
@@ -32,6 +32,7 @@ __all__ = [
     "direction_memory",
     "drifting_equilibrium_angle",
     "driving_moment",
+    "early_excess",
     "equilibrium_angle",
     "equilibrium_norm",
     "predicted_representation_change",

@@ -58,12 +58,13 @@ def equilibrium_angle(
     >>> round(equilibrium_angle(SGDRule(lr=0.2, weight_decay=1e-4, momentum=0.9)), 6)
     0.004588
     """
+    s = decay_rate(rule)  # what has no decay needs no word on how decay acts
     if isinstance(rule, AdamRule) and not rule.decoupled:
         if moment is None or elements is None:
             raise NoPrediction(L2_ADAM)
         share = (1 - rule.beta1) / (1 + rule.beta1)
         return rule.lr * math.sqrt(elements * share) / equilibrium_norm(rule, moment)
-    s, memory = decay_rate(rule), direction_memory(rule)
+    memory = direction_memory(rule)
     if isinstance(rule, LionRule) or (isinstance(rule, SGDRule) and rule.nesterov):
         return math.sqrt(2 * s / memory)
     if isinstance(rule, AdamRule) or (isinstance(rule, SGDRule) and rule.decoupled):
@@ -143,7 +144,7 @@ def relaxation_time(rule: UpdateRule) -> float:
     >>> round(relaxation_time(SGDRule(lr=0.1, weight_decay=1e-4, momentum=0.9)))
     2500
     """
-    return 1 / (2 * (1 + step_exponent(rule)) * decay_rate(rule))
+    return 1 / (2 * decay_rate(rule) * (1 + step_exponent(rule)))
 
 
 def rescale_factor(rule: UpdateRule, k: float) -> float:

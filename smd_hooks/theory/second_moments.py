@@ -6,8 +6,9 @@ rules is how much of these was measured and how much the rule's memory determine
 
 * SGD family: ⟨w,v⟩ and ‖v‖² of the momentum buffer are carried along, driven by the
   measured ‖g‖²‖w‖² and ⟨v₋₁,g⟩‖w‖².
-* AdamW: ‖u‖² is measured (the preconditioner is out of theory's reach), ⟨w,u⟩ is carried
-  along as that of a running mean.
+* AdamW: ‖u‖² is measured (the preconditioner is out of theory's reach), but for what bias
+  correction adds to it at first, which is known; ⟨w,u⟩ is carried along as that of a
+  running mean.
 * sign rules: both are measured, since signs of aligned gradients follow no recursion.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import singledispatch
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,7 +38,8 @@ class StepMoments:
     Attributes:
         gradient: ‖g‖²·‖w‖² (SGD family).
         alignment: ⟨v₋₁, g⟩·‖w‖² (SGD family with momentum).
-        direction: ‖u‖² (Adam, Lion).
+        direction: ‖u‖² (Adam, Lion). For AdamW from its first step on, each sample over
+            :func:`early_excess`, so that a mean over early steps holds for later ones.
         radial: ⟨w, u⟩ (Lion).
     """
 
@@ -105,6 +107,30 @@ def _(rule: LionRule, moments: StepMoments, lr: ArrayLike | None = None) -> Floa
     eta = np.asarray(rule.lr if lr is None else lr, float)
     with np.errstate(divide="ignore", invalid="ignore"):  # no step, no moment: NaN
         return moments.need("direction") - 2 * moments.need("radial") / eta
+
+
+def early_excess(rule: UpdateRule, seen: ArrayLike) -> Floats:
+    """How much larger ‖u‖² is at a weight's first steps than it will be, by bias correction.
+
+    A bias-corrected mean of few white gradients averages less out: the mean of n has
+    (1+βⁿ)/(1−βⁿ) times the square of a mean of infinitely many. AdamW's first u is nearly
+    a sign vector, (1+β₁)/(1−β₁) times what it comes to; 19 at β₁ = .9.
+
+    Args:
+        rule: The update rule; 1 for those without bias correction.
+        seen: n, gradients so far, this step's included; infinity is allowed.
+
+    Source: derived.
+    """
+    seen = np.asarray(seen, float)
+    if not isinstance(rule, AdamRule):
+        return np.ones_like(seen)
+    return _excess(rule.beta1**seen)
+
+
+def _excess(left: Any) -> Any:
+    """Of a mean that began empty, ``left`` = βⁿ being the share it would still have of that."""
+    return (1 + left) / (1 - left)
 
 
 class Memory(Protocol):
@@ -203,13 +229,13 @@ class RunningMeanMemory:
     """AdamW's bias-corrected first moment; a fresh gradient counts as orthogonal to w.
 
     Attributes:
-        beta: β₁.
+        rule: The rule.
         wu: E⟨w,u⟩ of the last step's u.
-        u2: E‖u‖², measured.
+        u2: E‖u‖², what was measured times this step's :func:`early_excess`.
         seen: Gradients so far; infinity for a settled one.
     """
 
-    beta: float
+    rule: AdamRule
     wu: Floats
     u2: Floats
     seen: float = 0.0
@@ -220,14 +246,16 @@ class RunningMeanMemory:
     ) -> RunningMeanMemory:
         """Return the quasi-stationary mean for these moments."""
         u2 = moments.need("direction")
-        return cls(rule.beta1, -eta * u2 / (1 - q * rule.beta1), u2, np.inf)
+        return cls(rule, -eta * u2 / (1 - q * rule.beta1), u2, np.inf)
 
     def direction(self, r2: Floats, decay: Floats, moments: StepMoments) -> tuple[Floats, Floats]:
         """See :class:`Memory`."""
         # bias correction gives the newest gradient more weight at first
-        kept = (1 - self.beta**self.seen) / (1 - self.beta ** (self.seen + 1)) * self.beta
+        beta, before = self.rule.beta1, self.rule.beta1**self.seen
+        kept = (1 - before) / (1 - beta * before) * beta
         self.seen += 1
-        self.u2, self.wu = moments.need("direction"), kept * self.wu
+        self.u2 = moments.need("direction") * _excess(beta * before)
+        self.wu = kept * self.wu
         return self.wu, self.u2
 
     def move(self, q: Floats, eta: Floats) -> None:
@@ -285,7 +313,7 @@ def first_memory(
         if not rule.decoupled:
             raise NoPrediction(L2_ADAM)
         if empty:
-            return RunningMeanMemory(rule.beta1, np.zeros_like(r2), np.zeros_like(r2))
+            return RunningMeanMemory(rule, np.zeros_like(r2), np.zeros_like(r2))
         return RunningMeanMemory.settled(rule, moments, q, eta)
     if isinstance(rule, LionRule):
         return SignMemory()

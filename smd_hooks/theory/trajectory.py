@@ -97,7 +97,8 @@ def second_moment_trajectory(
 
     Args:
         rule: The update rule; its lr and weight decay are not used.
-        steps: Sampled optimizer steps, increasing, shape (samples,).
+        steps: Sampled optimizer steps, increasing, shape (samples,). Only steps that moved
+            the weights count.
         lr: η at each sample, shape (samples, layers).
         weight_decay: λ at each sample, shape (samples, layers).
         moments: Window means of what was measured, each of shape (samples, layers).

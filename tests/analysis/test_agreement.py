@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 
 from smd_hooks.analysis import load_runs, predict, score
-from smd_hooks.analysis.diagnosis import diagnose
 from smd_hooks.analysis.figures import draw_angular_updates
 from smd_hooks.analysis.summary import summarize
 from smd_hooks.analysis.windows import stages
-from smd_hooks.theory import AdamRule, LionRule, SGDRule, UpdateRule
+from smd_hooks.theory import AdamRule, LionRule, SGDRule, UpdateRule, equilibrium_norm
 from tests.analysis.work_dirs import launch, perfect_samples, weight
 
 
@@ -65,57 +64,6 @@ def test_only_scale_invariant_weights_with_a_rule_are_scored() -> None:
     assert scores_of(samples, weights)["parameter"].tolist() == ["kept"]
 
 
-def test_without_decay_there_is_a_verdict_but_no_ratio() -> None:
-    samples = perfect_samples(np.arange(100), np.full(100, 0.1))
-    samples["weight_decay"][:] = 0.0
-    table = pd.DataFrame([weight("a")])
-    scores = score(predict(pd.DataFrame(samples), table), table)
-    summary = summarize(scores, table, measured=True)
-    assert "angle_ratio" not in summary
-    assert summary["verdict"].startswith("not applicable: no weight decay")
-
-
-@pytest.mark.parametrize(
-    ("weights", "verdict"),
-    [
-        ([weight("a")], "in equilibrium"),
-        ([weight("a", invariant=False)], "nothing is scale-invariant: reaches the loss"),
-        ([weight("a", rule=None, no_prediction="no prediction for X")], "no prediction for X"),
-        ([{"parameter": "a", "rule": None, "no_prediction": ""}], "too short"),
-    ],
-)
-def test_verdicts(weights: list[dict], verdict: str) -> None:
-    table = pd.DataFrame(weights)
-    samples = pd.DataFrame(perfect_samples(np.arange(300), np.full(300, 0.1)))
-    scored = score(predict(samples, table), table) if "scale_invariant" in table else pd.DataFrame()
-    assert summarize(scored, table, measured=True)["verdict"].startswith(verdict)
-
-
-def test_a_run_that_is_still_climbing_says_so() -> None:
-    steps = np.arange(400)
-    rates = np.where(steps < 200, 0.1, 0.01)
-    table = pd.DataFrame([weight("a")])
-    scores = score(predict(pd.DataFrame(perfect_samples(steps, rates)), table), table)
-    verdict = summarize(scores, table, measured=True)["verdict"]
-    assert verdict == "below equilibrium: 0.4 relaxation times since the last lr change"
-
-
-def test_a_verdict_names_the_cause_that_most_layers_share() -> None:
-    samples = perfect_samples(np.arange(600), np.full(600, 0.1), weights=3)
-    samples["angular_update"] *= 1.3
-    table = pd.DataFrame([weight("a"), weight("b"), weight("c")])
-    predicted = predict(pd.DataFrame(samples), table)
-    scores = score(predicted, table)
-    causes = diagnose(predicted, scores, table)
-    assert summarize(scores, table, True)["verdict"] == "above equilibrium by 30%"
-    told = summarize(scores, table, True, causes)["verdict"]
-    assert told == "above equilibrium by 30%: off the trajectory law in 3 of 3 such layers"
-
-
-def test_without_records() -> None:
-    assert summarize(pd.DataFrame(), pd.DataFrame(), measured=False) == {"verdict": "not measured"}
-
-
 @pytest.mark.parametrize("warmup", [0, 500])
 @pytest.mark.parametrize("interval", [1, 50])
 def test_a_smooth_schedule_down_to_zero_is_one_stage(warmup: int, interval: int) -> None:
@@ -123,7 +71,8 @@ def test_a_smooth_schedule_down_to_zero_is_one_stage(warmup: int, interval: int)
     steps = np.arange(0, 20_000, interval)
     rates = 0.05 * (1 + np.cos(np.pi * (steps + 1) / 20_001))
     rates *= np.minimum(1, (steps + 1) / (warmup + 1))
-    last = stages(rates) == stages(rates)[-1]
+    numbers = stages(rates, np.ones(len(rates)))
+    last = numbers == numbers[-1]
     assert last.mean() > 0.99  # only the first sample of a warmup may stand apart
     samples = perfect_samples(steps, np.maximum(rates, 1e-12))
     samples["angular_update"] *= np.random.default_rng(0).lognormal(0, 0.3, len(steps))
@@ -141,32 +90,47 @@ def target(samples: dict[str, np.ndarray]) -> np.ndarray:
 
 def test_every_drop_of_a_step_schedule_begins_a_stage() -> None:
     rates = np.repeat([0.1, 0.01, 0.001, 1e-4], 50)
-    assert np.unique(np.flatnonzero(np.diff(stages(rates)))).tolist() == [49, 99, 149]
+    assert np.flatnonzero(np.diff(stages(rates, np.ones(200)))).tolist() == [49, 99, 149]
     short = np.repeat([0.1, 0.05, 0.025], [10, 2, 10])
-    assert stages(short).max() == 2
+    assert stages(short, np.ones(22)).max() == 2
 
 
 def test_a_learning_rate_of_zero_begins_no_stage() -> None:
     cosine = 0.05 * (1 + np.cos(np.pi * np.arange(1_001) / 1_000))
     assert cosine[-1] == 0
-    assert stages(cosine).max() == 0
-    assert stages(np.r_[0.0, np.repeat([0.1, 0.01], 50), 0.0]).tolist() == [0] * 51 + [1] * 51
+    assert stages(cosine, np.ones(1_001)).max() == 0
+    rates = np.r_[0.0, np.repeat([0.1, 0.01], 50), 0.0]
+    assert stages(rates, np.ones(102)).tolist() == [0] * 51 + [1] * 51
 
 
-def test_a_few_samples_make_no_equilibrium() -> None:
-    samples = perfect_samples(np.arange(3), np.full(3, 0.1))
-    table = pd.DataFrame([weight("a")])
-    scores = score(predict(pd.DataFrame(samples), table), table)
-    assert summarize(scores, table, measured=True)["verdict"].startswith("too short: 3 samples")
+def test_a_jump_of_weight_decay_begins_a_stage_too() -> None:
+    steps = np.arange(1_000)
+    decay = np.where(steps < 800, 0.02, 0.002)
+    samples = perfect_samples(steps, np.full(1_000, 0.1), decay=decay)
+    last = scores_of(samples, [weight("a")]).iloc[0]
+    assert last["elapsed"] == pytest.approx(199 / 125, rel=1e-3)  # 57.6 if taken for one stage
+    # λ / 10 is as η · 10: from r⁴/r*⁴ = 1/10 upwards
+    assert last["angle_ratio"] == pytest.approx((1 - 0.9 * np.exp(-1.5)) ** -0.5, abs=0.02)
+    assert last["trajectory_error"] < 0.01
+    both = stages(np.where(steps < 500, 0.1, 0.01), decay)
+    assert np.flatnonzero(np.diff(both)).tolist() == [499, 799]
+    assert stages(np.full(1_000, 0.1), 0.02 * (1 - steps / 1_000)).max() == 0
 
 
-def test_a_median_that_hides_its_spread_says_so() -> None:
-    samples = perfect_samples(np.arange(300), np.full(300, 0.1), weights=3)
-    samples["angular_update"] *= np.choose(samples["weight"], [0.5, 1.0, 1.6])
-    table = pd.DataFrame([weight("a"), weight("b"), weight("c")])
-    scores = score(predict(pd.DataFrame(samples), table), table)
-    verdict = summarize(scores, table, measured=True)["verdict"]
-    assert verdict.startswith("in equilibrium in the median, layers from 0.5")
+@pytest.mark.parametrize("rule", [SGDRule(0.1, 0.02, 0.9), AdamRule(0.01, 0.1)], ids=repr)
+def test_the_norms_ratio_is_held_against_each_samples_own_equilibrium(rule: UpdateRule) -> None:
+    """Down to lr 0, where r* of the last sample is a fraction of what it is in the window."""
+    steps = np.arange(2_001)
+    rates = rule.lr / 2 * (1 + np.cos(np.pi * steps / 2_000))
+    samples = perfect_samples(steps, np.maximum(rates, 1e-12), rule=rule)
+    samples["lr"] = np.where(steps < 2_000, samples["lr"], 0.0)
+    result = scores_of(samples, [weight("a", rule=rule.to_json())]).iloc[0]
+    window = slice(-int(result["samples"]), -1)
+    radius = np.array([equilibrium_norm(rule.at(lr, rule.weight_decay), 1.0) for lr in rates[:-1]])
+    wanted = (samples["weight_norm"][window] / radius[window.start + 1 :]).mean()
+    assert result["norm_ratio"] == pytest.approx(wanted, rel=0.01)
+    # control: r* at the last learning rate alone
+    assert samples["weight_norm"][window].mean() / radius[-1] > 2 * wanted
 
 
 # ------------------------------------------------------------------------- all the families

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from smd_hooks import load_runs
+from smd_hooks.analysis.runs import Run
 from smd_hooks.records import RunState, write_state
-from tests.analysis.work_dirs import CONFIG, launch, perfect_samples, weight
+from smd_hooks.theory import AdamRule, SGDRule
+from tests.analysis.work_dirs import CONFIG, RULE, launch, perfect_samples, weight
 
 RUN = {"first_step": 0, "world_size": 1, "seed": 1, "weights": [weight("a")]}
 
@@ -169,3 +171,107 @@ def test_links_launch_folders_and_repeats(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(load_runs(tmp_path / "runs", tmp_path / "runs", folder)) == 1
     monkeypatch.chdir(tmp_path / "runs" / "one")
     assert [run.name for run in load_runs(".")] == ["one"]
+
+
+# ------------------------------------------------------------- one history of all launches
+
+
+def resumed(tmp_path: Path, earlier: dict, first_step: int = 40) -> Run:
+    """Two launches of one weight, the first one described by ``earlier``."""
+    samples = perfect_samples(np.arange(60), np.full(60, 0.1))
+    launch(tmp_path, "20260101_000000", [], samples, {**RUN, "weights": [earlier]})
+    later = perfect_samples(np.arange(first_step, first_step + 60), np.full(60, 0.1))
+    launch(tmp_path, "20260101_000100", [], later, {**RUN, "first_step": first_step})
+    (run,) = load_runs(tmp_path)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("earlier", "reason"),
+    [
+        (
+            weight("a", rule=SGDRule(0.3, 0.1, 0.5).to_json()),
+            "no prediction: changed during training: momentum from 0.5 to 0.9",
+        ),
+        (
+            weight("a", rule=AdamRule(0.1, 0.1).to_json()),
+            "no prediction: changed during training: type from Adam to SGD",
+        ),
+        (
+            weight(
+                "a",
+                rule=None,
+                no_prediction="no prediction: changed during training: momentum from 0.5 to 0.7",
+            ),
+            "no prediction: changed during training: momentum from 0.5 to 0.7",
+        ),
+        (
+            weight("a", rule=None, no_prediction="no prediction for X"),
+            "no prediction: changed during training: an earlier launch had no prediction for X",
+        ),
+        (
+            weight("a", rule={"type": "Later"}),
+            "no prediction: changed during training: an earlier launch had "
+            "no prediction for {'type': 'Later'}: not a rule known here",
+        ),
+    ],
+)
+def test_a_rule_that_a_resume_changed_predicts_nothing(
+    tmp_path: Path, earlier: dict, reason: str
+) -> None:
+    run = resumed(tmp_path, earlier)
+    assert run.weights["no_prediction"].tolist() == [reason]
+    assert not len(run.predicted)
+    assert run.diagnosis["detail"].tolist() == [reason]
+    assert len(run.samples) == 100
+
+
+def test_a_rule_that_no_kept_sample_knows_does_not_count(tmp_path: Path) -> None:
+    run = resumed(tmp_path, weight("a", rule=SGDRule(0.1, 0.005, 0.5).to_json()), first_step=0)
+    assert run.weights["rule"].tolist() == [RULE.to_json()]
+    assert len(run.predicted) == 60
+
+
+def test_another_learning_rate_after_a_resume_is_no_other_rule(tmp_path: Path) -> None:
+    run = resumed(tmp_path, weight("a", rule=RULE.at(0.5, 0.1).to_json()))
+    assert len(run.predicted) == 100
+
+
+def test_rows_of_weights_that_a_killed_run_did_not_describe_are_dropped(tmp_path: Path) -> None:
+    samples = perfect_samples(np.arange(60), np.full(60, 0.1), weights=3)
+    launch(tmp_path, "20260101_000000", [], samples, RUN)
+    (run,) = load_runs(tmp_path)
+    assert run.samples["weight"].unique().tolist() == [0]
+    assert len(run.samples) == 60
+
+
+def test_a_weight_that_two_optimizers_step_leaves_two_series(tmp_path: Path) -> None:
+    samples = perfect_samples(np.arange(60), np.full(60, 0.1), weights=2)
+    samples["weight_norm"] = np.where(samples["weight"] == 0, 1.0, 9.0)
+    both = [weight("a", optimizer=name, first_step=0) for name in ("g", "d")]
+    launch(tmp_path, "20260101_000000", [], samples, {**RUN, "weights": both})
+    later = perfect_samples(np.arange(40, 80), np.full(40, 0.1), weights=2)
+    later["weight_norm"] = np.where(later["weight"] == 0, 9.0, 1.0)
+    turned = [weight("a", optimizer=name, first_step=40) for name in ("d", "g")]
+    launch(tmp_path, "20260101_000100", [], later, {**RUN, "weights": turned})
+    (run,) = load_runs(tmp_path)
+    assert run.weights["optimizer"].tolist() == ["d", "g"]
+    for index, norm in ((0, 9.0), (1, 1.0)):
+        series = run.samples[run.samples["weight"] == index]
+        assert series["step"].tolist() == list(range(80))
+        assert set(series["weight_norm"]) == {norm}
+
+
+def test_launches_from_before_optimizers_had_names_are_stitched_by_parameter(
+    tmp_path: Path,
+) -> None:
+    first = perfect_samples(np.arange(40), np.full(40, 0.1))
+    second = perfect_samples(np.arange(40, 80), np.full(40, 0.1))
+    old, new = RUN["weights"], [weight("a", optimizer="", first_step=40)]
+    for name, earlier, later in (("upgraded", old, new), ("frozen", new, old)):
+        folder = tmp_path / name
+        launch(folder, "20260101_000000", [], first, {**RUN, "weights": earlier})
+        resumed_run = {**RUN, "first_step": 40, "weights": later}
+        launch(folder, "20260101_000100", [], second, resumed_run)
+    for run in load_runs(tmp_path):
+        assert run.samples["step"].tolist() == list(range(80))

@@ -54,20 +54,23 @@ def perfect_samples(
     weights: int = 1,
     ratio: float = 1.0,
     rule: UpdateRule = RULE,
+    decay: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Weights in the state that theory says, from equilibrium at the first step on.
 
-    Their unit gradients, or steps where these are normalized, have norm 1.
+    Their unit gradients, or steps where these are normalized, have norm 1. Weight decay is
+    the rule's, if not given at each sample.
     """
-    n, decay = len(rates), np.full(len(rates), rule.weight_decay)
+    n = len(rates)
+    decay = np.full(n, rule.weight_decay) if decay is None else decay
     relative = relaxation_ratio(rule, steps, rates, decay) * ratio
-    ends = [rule.at(lr, rule.weight_decay) for lr in rates]
+    ends = [rule.at(*pair) for pair in zip(rates, decay, strict=True)]
     angle = relative * np.array([equilibrium_angle(end) for end in ends])
     radius = np.array([equilibrium_norm(end, 1.0) for end in ends])
     norm = radius * relative ** (-1 / (1 + step_exponent(rule)))
     after = norm.copy()
     after[:-1] += np.diff(norm) / np.diff(steps)
-    jump = np.flatnonzero(np.diff(rates))  # weights do not jump when the rate does
+    jump = np.flatnonzero(np.diff(rates) + np.diff(decay))  # where the weights do not jump
     after[jump] = norm[jump + 1]
     one = {
         "step": np.asarray(steps),

@@ -269,6 +269,14 @@ def test_without_decay_or_rate_or_when_decay_diverges_there_is_no_equilibrium(
         function(rule)
 
 
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_adam_without_decay_is_not_told_how_l2_would_act(
+    function: Callable[[UpdateRule], float],
+) -> None:
+    with pytest.raises(NoPrediction, match="no weight decay, so no equilibrium"):
+        function(AdamRule(1e-3, 0.0, decoupled=False))
+
+
 @pytest.mark.parametrize(
     "function",
     [*FUNCTIONS[:3], FUNCTIONS[4], step_exponent, lambda rule: rescale_factor(rule, 10.0)],

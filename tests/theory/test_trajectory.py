@@ -15,6 +15,7 @@ from smd_hooks.theory import (
     StepMoments,
     Trajectory,
     UpdateRule,
+    early_excess,
     equilibrium_angle,
     relaxation_ratio,
     relaxation_time,
@@ -49,10 +50,18 @@ def follow(
         np.arange(len(rates)),
         rates[:, None],
         column * rule.weight_decay,
-        moments or walk.moments,
+        steady(rule, moments or walk.moments),
         walk.norm[:1],
         walk.rescale,
     )
+
+
+def steady(rule: UpdateRule, moments: StepMoments) -> StepMoments:
+    """Moments from the first step on as the law wants them, free of bias correction."""
+    if moments.direction is None:
+        return moments
+    seen = np.arange(1, len(moments.direction) + 1)[:, None]
+    return replace(moments, direction=moments.direction / early_excess(rule, seen))
 
 
 def norm_error(law: Trajectory, walk: Walk) -> np.ndarray:
