@@ -9,25 +9,21 @@ there are cores, and end in one table and one picture.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.control import as_if_invariant
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
 from benchmarks.provenance import provenance
+from benchmarks.trainings import Training, train
 from smd_hooks.analysis import Run, load_runs, predict, result_table, score, write_table
+from smd_hooks.analysis.diagnosis import is_unit
 from smd_hooks.analysis.figures import draw_angular_updates
 from smd_hooks.analysis.table import render_terminal
-from smd_hooks.records import read_state
 
 DATA = Path("data/demo")  # where the demo's configs look for it
 CONFIGS = {  # the longest first, so that the others fit beside it
@@ -36,7 +32,6 @@ CONFIGS = {  # the longest first, so that the others fit beside it
     "classification-rescaled": "configs/demo/resnet_digits_rescaled.py",
 }
 FIGURE_ORDER = ("classification", "classification-rescaled", "detection")
-POLL_SECONDS = 1.0
 
 
 def add_parser(commands: Any) -> None:
@@ -55,94 +50,13 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"writing the demo's data to {DATA}")
     write_digits(DATA)
     write_scenes(DATA)
-    processes = {name: _Training(name, config, args.work_dir) for name, config in CONFIGS.items()}
-    try:
-        _train(processes.values(), slots=max(1, min(len(processes), os.cpu_count() or 1)))
-    finally:
-        for process in processes.values():
-            process.stop()
-    failed = [process for process in processes.values() if process.returncode]
-    for process in failed:
-        console.print(f"[red]{process.name} failed[/]: {process.last_words()}")
+    failed = train([Training(n, config, args.work_dir / n) for n, config in CONFIGS.items()])
+    for training in failed:
+        console.print(f"[red]{training.name} failed[/]: {training.last_words()}")
     runs = [r for r in load_runs(args.work_dir) if r.name in CONFIGS]
     if runs:
         _show(runs, args.work_dir, console, started)
     return 1 if failed else 0
-
-
-@dataclass
-class _Training:
-    """One ``python -m benchmarks run``, its console in a file, its progress in its records."""
-
-    name: str
-    config: str
-    parent: Path
-    process: subprocess.Popen[bytes] | None = None
-    launched_at: float = 0.0
-
-    @property
-    def work_dir(self) -> Path:
-        return self.parent / self.name
-
-    @property
-    def console_file(self) -> Path:
-        return self.work_dir / "console.log"
-
-    def start(self) -> None:
-        self.work_dir.mkdir(parents=True, exist_ok=True)
-        self.launched_at = time.time()
-        command = [sys.executable, "-m", "benchmarks", "run", self.config]
-        with open(self.console_file, "wb") as console:
-            self.process = subprocess.Popen(
-                [*command, "--work-dir", str(self.work_dir)],
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                # one thread each: two spinning threads per process cost more than they bring
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-
-    @property
-    def returncode(self) -> int | None:
-        return self.process.poll() if self.process else None
-
-    def stop(self) -> None:
-        if self.process and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait()
-
-    def progress(self) -> tuple[int, int | None]:
-        """Iterations done and planned, from the newest launch's state."""
-        for folder in sorted(self.work_dir.glob("*_*/"), reverse=True):
-            state = read_state(folder)
-            if state is not None and state.updated >= self.launched_at:
-                return state.iteration, state.max_iterations
-        return 0, None
-
-    def last_words(self) -> str:
-        lines = self.console_file.read_text(errors="replace").strip().splitlines()
-        return f"{lines[-1] if lines else 'no output'} (see {self.console_file})"
-
-
-def _train(trainings: Iterable[_Training], slots: int) -> None:
-    waiting = list(trainings)
-    running: list[_Training] = []
-    columns = (
-        TextColumn("{task.description:>24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as bars:
-        tasks = {t.name: bars.add_task(t.name, total=None) for t in waiting}
-        while waiting or running:
-            while waiting and len(running) < slots:
-                running.append(waiting.pop(0))
-                running[-1].start()
-            time.sleep(POLL_SECONDS)
-            for training in running:
-                done, planned = training.progress()
-                bars.update(tasks[training.name], completed=done, total=planned)
-            running = [t for t in running if t.returncode is None]
 
 
 def _show(runs: list[Run], folder: Path, console: Console, started: float) -> None:
@@ -167,7 +81,7 @@ def describe_run(run: Run) -> list[str]:
     """Say what is left out and why, and what Δ/Δ* did at the learning-rate drop."""
     lines = [run.name]
     if "scale_invariant" in run.weights:
-        matrices = run.weights[[len(shape) >= 2 for shape in run.weights["shape"]]]
+        matrices = run.weights[[is_unit(entry) for entry in run.weights.to_dict("records")]]
         left_out = matrices[[v is not True for v in matrices["scale_invariant"]]]
         for reason, group in left_out.groupby("reason", sort=False):
             names = ", ".join(name.removesuffix(".weight") for name in group["parameter"])
@@ -197,7 +111,7 @@ def _control(run: Run) -> list[str]:
     ]
     if not any(others) or not len(run.samples):
         return []
-    pretended = weights.assign(scale_invariant=others)
+    pretended = as_if_invariant(weights, others)
     predicted = predict(run.samples, pretended)
     ends = predicted.groupby(["stage", "parameter"])["angle_ratio"].last().groupby("stage").median()
     error = score(predicted, pretended)["trajectory_error"].median()

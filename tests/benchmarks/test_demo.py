@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.demo import CONFIGS, FIGURE_ORDER, _Training, describe_run
+from benchmarks import demo
+from benchmarks.__main__ import main
+from benchmarks.demo import CONFIGS, FIGURE_ORDER, describe_run
 from benchmarks.provenance import provenance
+from benchmarks.trainings import Training
 from smd_hooks import load_runs
-from smd_hooks.records import RunState, write_state
 from tests.analysis.work_dirs import launch, perfect_samples, weight
 from tests.conftest import ROOT
 
@@ -35,23 +36,24 @@ def test_a_run_is_told_in_words(tmp_path: Path) -> None:
     assert "at the lr drop by 10: 0.32 (1/√k is 0.32)" in drop
 
 
-def test_progress_is_read_off_the_newest_launch_of_this_demo(tmp_path: Path) -> None:
-    training = _Training("run", "config.py", tmp_path)
-    assert training.progress() == (0, None)
-    write_state(tmp_path / "run" / "20260101_000000", RunState("running", 5, 10))
-    assert training.progress() == (5, 10)
-    training.launched_at = 1e12  # what an earlier demo left does not count
-    assert training.progress() == (0, None)
+def test_a_training_that_fails_fails_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail_one(trainings: list[Training]) -> list[Training]:
+        assert {t.name: t.config for t in trainings} == CONFIGS
+        (failed,) = [t for t in trainings if t.name == "detection"]
+        assert failed.work_dir == tmp_path / "detection"
+        failed.work_dir.mkdir()
+        failed.console_file.write_text("a line\nerror: no disk\n")
+        return [failed]
 
-
-def test_a_failed_run_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = _Training("run", str(tmp_path / "nowhere.py"), tmp_path)
-    monkeypatch.chdir(ROOT)
-    training.start()
-    assert training.process is not None
-    assert training.process.wait(timeout=120) == 2
-    assert "nowhere.py does not exist" in training.last_words()
-    assert sys.executable not in training.last_words()
+    for write in ("write_digits", "write_scenes"):
+        monkeypatch.setattr(demo, write, lambda folder: None)
+    monkeypatch.setattr(demo, "train", fail_one)
+    assert main(["demo", "--work-dir", str(tmp_path)]) == 1
+    assert "detection failed: error: no disk" in capsys.readouterr().out
+    monkeypatch.setattr(demo, "train", lambda trainings: [])
+    assert main(["demo", "--work-dir", str(tmp_path)]) == 0
 
 
 def test_provenance_names_command_commit_device_and_date() -> None:

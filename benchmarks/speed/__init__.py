@@ -1,0 +1,14 @@
+"""``python -m benchmarks speed``: the timings, each beside its peers, in one run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.speed import measure
+
+
+def add_parser(commands: Any) -> None:
+    """Add the ``speed`` command; each timing is a command below it."""
+    parser = commands.add_parser("speed", help="time the library beside its peers")
+    timings = parser.add_subparsers(dest="timing", required=True)
+    measure.add_parser(timings)

@@ -1,0 +1,297 @@
+"""``python -m benchmarks speed measure``: what one measured step costs.
+
+The probe at interval 1, beside the way research code logs angles and beside a single
+copy of the measured weights, on the parameters of ResNet-50 and GPT-2 with random
+gradients. All three take turns on the same weights and optimizer state, and only their
+hooks are timed, not the optimizer's step between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.models
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from benchmarks.errors import UsageError
+from benchmarks.provenance import provenance
+from benchmarks.speed.methods import PeerLogger, WeightCopy, how_sums_are_done, matrices
+from benchmarks.speed.parameter_sets import SETS, random_parameters
+from benchmarks.speed.stopwatch import (
+    Method,
+    Named,
+    Stopwatch,
+    between_marks,
+    peak_memory,
+    without_synchronisation,
+)
+from smd_hooks import StepProbe
+
+METHODS: dict[str, Method] = {"probe": StepProbe, "peer": PeerLogger, "copy": WeightCopy}
+OPTIMIZERS = {
+    "SGD": lambda parameters: torch.optim.SGD(parameters, 1e-3, 0.9, weight_decay=1e-4),
+    "AdamW": lambda parameters: torch.optim.AdamW(parameters, 1e-3, weight_decay=0.1),
+}
+TARGETS = {"peer": 0.5, "copy": 3.0}
+"""The probe's cost over each method's, at most."""
+SHARE_TARGET = {"cuda": 0.01, "cpu": 0.02}
+"""The probe's cost over a ResNet-50 training step's, at most."""
+BATCH = {"cuda": 256, "cpu": 16}
+WARM_UP = 2
+"""Steps per method before the timed ones; what compiles does so there at the latest."""
+ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the methods cost on one set of parameters.
+
+    Attributes:
+        model: Name of the set.
+        optimizer: Class of the optimizer.
+        measured: Elements of the measured weights.
+        seconds: Per method, one figure per round.
+        flush: Seconds per measured step for reading the probe's samples back.
+        memory: Per method, the most bytes held while its hooks run.
+    """
+
+    model: str
+    optimizer: str
+    measured: int
+    seconds: dict[str, list[float]]
+    flush: float
+    memory: dict[str, int]
+
+    def ratios(self, method: str) -> list[float]:
+        """The probe's cost over another method's, round by round."""
+        pairs = zip(self.seconds["probe"], self.seconds[method], strict=True)
+        return [probe / other for probe, other in pairs]
+
+
+def add_parser(commands: Any) -> None:
+    """Add the ``measure`` timing."""
+    parser = commands.add_parser(
+        "measure", help="what one measured step costs", description=__doc__
+    )
+    parser.add_argument("--model", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=_default_device())
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="timed steps per method")
+    parser.add_argument(
+        "--training-step",
+        action="store_true",
+        help="also the share of a real ResNet-50 training step "
+        f"(batch {BATCH['cuda']} on a GPU, {BATCH['cpu']} on a CPU)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.set_defaults(run=run)
+
+
+def _default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time, print Markdown; always 0: a benchmark reports."""
+    started = time.monotonic()
+    _check(args)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    costs = [
+        cost_of_a_step(model, optimizer, device, args.rounds)
+        for model in args.model
+        for optimizer in OPTIMIZERS
+    ]
+    shares = (
+        share_of_training(device, BATCH[device.type], args.rounds) if args.training_step else []
+    )
+    command = (
+        f"python -m benchmarks speed measure --model {' '.join(args.model)} --device {device} "
+        f"--threads {torch.get_num_threads()} --rounds {args.rounds}"
+    )
+    command += " --training-step" if args.training_step else ""
+    about = [
+        *provenance(command, time.monotonic() - started),
+        f"- threads: {torch.get_num_threads()}",
+        f"- the probe's sums: {how_sums_are_done(device)}",
+    ]
+    print("\n".join(report(about, costs, shares, device)))
+    if args.json:
+        figures = {
+            "about": about,
+            "targets": TARGETS,
+            "costs": [asdict(cost) for cost in costs],
+            "training_step_shares": shares,
+        }
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.rounds < 1:
+        raise UsageError(f"--rounds {args.rounds}: give 1 or more")
+    if args.threads is not None and args.threads < 1:
+        raise UsageError(f"--threads {args.threads}: give 1 or more")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here; leave it out to use the CPU")
+
+
+def cost_of_a_step(model: str, optimizer: str, device: torch.device, rounds: int) -> Cost:
+    """Time every method on one set of parameters, taking turns step by step."""
+    named = random_parameters(SETS[model](), device)
+    parameters = [parameter for _, parameter in named]
+    first = OPTIMIZERS[optimizer](parameters)
+    twins = {name: OPTIMIZERS[optimizer](parameters) for name in METHODS}
+    for twin in twins.values():
+        twin.state = first.state  # the same momentum, held once
+    first.step()
+    memory = {name: peak_memory(first, named, METHODS[name], device) for name in METHODS}
+    seconds, flush = time_in_turns(twins, named, device, rounds)
+    measured = sum(weight.numel() for weight in matrices(named))
+    return Cost(model, optimizer, measured, seconds, flush, memory)
+
+
+def time_in_turns(
+    optimizers: dict[str, Optimizer], named: Named, device: torch.device, rounds: int
+) -> tuple[dict[str, list[float]], float]:
+    """Time each method's hooks on its own optimizer; whoever goes first goes last next time.
+
+    Returns:
+        Seconds per method and round, and the probe's flush per measured step.
+    """
+    watches = {name: Stopwatch(device) for name in optimizers}
+    seconds: dict[str, list[float]] = {name: [] for name in optimizers}
+    order = list(optimizers)
+    with ExitStack() as stack:
+        attached = {
+            name: stack.enter_context(
+                between_marks(
+                    optimizer, named, METHODS[name], watches[name].mark, watches[name].mark
+                )
+            )
+            for name, optimizer in optimizers.items()
+        }
+        probe = attached["probe"]
+        assert isinstance(probe, StepProbe)
+        for _ in range(WARM_UP + rounds):
+            for name in order:
+                if name == "probe":
+                    with without_synchronisation(device):
+                        optimizers[name].step()
+                else:
+                    optimizers[name].step()
+                seconds[name].append(watches[name].read())
+            order = order[1:] + order[:1]
+        began = time.perf_counter()
+        probe.drain()
+        flush = (time.perf_counter() - began) / (WARM_UP + rounds)
+    return {name: figures[WARM_UP:] for name, figures in seconds.items()}, flush
+
+
+def share_of_training(device: torch.device, batch: int, steps: int, side: int = 224) -> list[float]:
+    """Time the probe inside real training steps of ResNet-50, bf16 on a GPU.
+
+    Args:
+        device: Where to train.
+        batch: Images per step.
+        steps: Timed steps.
+        side: Height and width of the images.
+
+    Returns:
+        Per step, the probe's time over the rest of the step's.
+    """
+    network = torchvision.models.resnet50().to(device, memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, side, side, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.randint(1000, (batch,), device=device)
+    optimizer = OPTIMIZERS["SGD"](network.parameters())
+    named = list(network.named_parameters())
+    hooks, whole = Stopwatch(device), Stopwatch(device)
+    shares = []
+    with between_marks(optimizer, named, StepProbe, hooks.mark, hooks.mark):
+        for step in range(WARM_UP + steps):
+            with without_synchronisation(device):
+                whole.mark()
+                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                    loss = cross_entropy(network(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                whole.mark()
+            measuring, total = hooks.read(), whole.read()
+            if step >= WARM_UP:
+                shares.append(measuring / (total - measuring))
+    return shares
+
+
+def report(
+    about: Sequence[str], costs: Sequence[Cost], shares: Sequence[float], device: torch.device
+) -> list[str]:
+    """Put the figures into lines of Markdown."""
+    lines = [
+        "# The cost of one measured step",
+        "",
+        *about,
+        "",
+        "Milliseconds per step: median (10th to 90th percentile of the rounds). Ratios are taken",
+        "round by round. Memory is the most that is held while the hooks run, in copies of the",
+        "measured weights. The flush, per measured step, is what reading the samples back costs.",
+        "",
+        "| model | optimizer | measured | probe | peer | copy | flush "
+        f"| probe/peer (≤ {TARGETS['peer']:g}) | probe/copy (≤ {TARGETS['copy']:g}) "
+        "| memory: probe, peer, copy |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for cost in costs:
+        times = " | ".join(spread(cost.seconds[name], 1e3) for name in METHODS)
+        ratios = " | ".join(
+            f"{spread(cost.ratios(name))} {verdict(cost.ratios(name), limit)}"
+            for name, limit in TARGETS.items()
+        )
+        memory = ", ".join(f"{cost.memory[name] / (4 * cost.measured):.2f}" for name in METHODS)
+        lines.append(
+            f"| {cost.model} | {cost.optimizer} | {cost.measured / 1e6:.1f} M | {times} "
+            f"| {cost.flush * 1e3:.3g} | {ratios} | {memory} |"
+        )
+    lines += [
+        "",
+        "- probe: `StepProbe` at interval 1",
+        "- peer: per parameter clone, cosine, acos, two norms and `.item()`",
+        "- copy: the measured weights into buffers that are there already",
+    ]
+    batch, limit = BATCH[device.type], SHARE_TARGET[device.type]
+    if shares:
+        lines.append(
+            f"- share of a ResNet-50 training step at batch {batch} (≤ {limit:.0%}): "
+            f"{spread(shares, 100)} % {verdict(shares, limit)}"
+        )
+    else:
+        lines.append("- share of a ResNet-50 training step: not measured (`--training-step`)")
+    if device.type != "cuda":
+        lines.append("- on a GPU: not measured")
+    else:
+        lines.append("- no measured step waited for the GPU (torch.cuda.set_sync_debug_mode)")
+    return lines
+
+
+def spread(values: Sequence[float], scale: float = 1.0) -> str:
+    """Median, and 10th to 90th percentile."""
+    low, median, high = np.quantile(np.asarray(values) * scale, (0.1, 0.5, 0.9))
+    return f"{median:.3g} ({low:.3g}–{high:.3g})"
+
+
+def verdict(ratios: Sequence[float], limit: float) -> str:
+    """Whether the median keeps to its limit."""
+    return "holds" if np.median(ratios) <= limit else "FAILS"

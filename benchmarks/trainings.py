@@ -1,0 +1,116 @@
+"""Several ``python -m benchmarks run`` beside each other, with a bar for each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from smd_hooks.records import read_state
+
+POLL_SECONDS = 1.0
+
+
+@dataclass
+class Training:
+    """One ``python -m benchmarks run``, its console in a file, its progress in its records.
+
+    Attributes:
+        name: What its bar is called.
+        config: Path of its config.
+        work_dir: Where it goes.
+        options: Further arguments of ``run``.
+    """
+
+    name: str
+    config: str
+    work_dir: Path
+    options: Sequence[str] = ()
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _launched_at: float = field(default=0.0, repr=False)
+
+    @property
+    def console_file(self) -> Path:
+        """What it printed."""
+        return self.work_dir / "console.log"
+
+    def start(self) -> None:
+        """Launch it; does not wait."""
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        self._launched_at = time.time()
+        command = [sys.executable, "-m", "benchmarks", "run", self.config]
+        with open(self.console_file, "wb") as console:
+            self._process = subprocess.Popen(
+                [*command, "--work-dir", str(self.work_dir), *self.options],
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                # one thread each: two spinning threads per process cost more than they bring
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code; None as long as it has none."""
+        return self._process.poll() if self._process else None
+
+    def stop(self) -> None:
+        """End it if it runs."""
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+    def progress(self) -> tuple[int, int | None]:
+        """Iterations done and planned, from the newest launch's state."""
+        for folder in sorted(self.work_dir.glob("*_*/"), reverse=True):
+            state = read_state(folder)
+            if state is not None and state.updated >= self._launched_at:
+                return state.iteration, state.max_iterations
+        return 0, None
+
+    def last_words(self) -> str:
+        """The last line of its console, and where the rest is."""
+        lines = self.console_file.read_text(errors="replace").strip().splitlines()
+        return f"{lines[-1] if lines else 'no output'} (see {self.console_file})"
+
+
+def train(trainings: Sequence[Training]) -> list[Training]:
+    """Run all, as many at a time as there are cores, the first ones first.
+
+    Whatever ends this early (Ctrl-C, an error) ends them, too.
+
+    Returns:
+        Those that failed.
+    """
+    try:
+        _train(list(trainings), slots=max(1, min(len(trainings), os.cpu_count() or 1)))
+    finally:
+        for training in trainings:
+            training.stop()
+    return [training for training in trainings if training.returncode]
+
+
+def _train(waiting: list[Training], slots: int) -> None:
+    running: list[Training] = []
+    columns = (
+        TextColumn("{task.description:>24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bars:
+        tasks = {t.name: bars.add_task(t.name, total=None) for t in waiting}
+        while waiting or running:
+            while waiting and len(running) < slots:
+                running.append(waiting.pop(0))
+                running[-1].start()
+            time.sleep(POLL_SECONDS)
+            for training in running:
+                done, planned = training.progress()
+                bars.update(tasks[training.name], completed=done, total=planned)
+            running = [t for t in running if t.returncode is None]

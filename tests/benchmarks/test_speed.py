@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import functools
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.__main__ import main
+from benchmarks.speed import measure
+from benchmarks.speed.measure import SETS, share_of_training, spread, verdict
+from benchmarks.speed.methods import PeerLogger, WeightCopy, how_sums_are_done, matrices
+from benchmarks.speed.parameter_sets import random_parameters
+from benchmarks.speed.stopwatch import Named, Stopwatch, between_marks, peak_memory
+from smd_hooks.measure import fused
+
+CPU = torch.device("cpu")
+TINY = {"a.weight": (64, 32, 3, 3), "a.bias": (64,), "b.weight": (10, 64)}
+
+
+class SlowSGD(torch.optim.SGD):
+    """A step that takes a fifth of a second and eight megabytes of its own."""
+
+    def step(self, closure: Any = None) -> None:
+        time.sleep(0.2)
+        torch.zeros(2_000_000)
+        super().step(closure)
+
+
+class SlowHooks:
+    def __init__(self, optimizer: torch.optim.Optimizer, named: Named) -> None:
+        self.handles = [
+            optimizer.register_step_pre_hook(self.work),
+            optimizer.register_step_post_hook(self.work),
+        ]
+
+    def work(self, *_: Any) -> None:
+        time.sleep(0.01)
+        torch.zeros(500_000)
+
+    def detach(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def parameters_and(optimizer: type[torch.optim.SGD]) -> tuple[Named, torch.optim.SGD]:
+    named = random_parameters(TINY, CPU)
+    return named, optimizer([p for _, p in named], lr=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"), [("resnet50", 25_557_032), ("gpt2-124m", 124_439_808)]
+)
+def test_sets_have_the_parameters_of_the_published_networks(model: str, parameters: int) -> None:
+    assert sum(math.prod(shape) for shape in SETS[model]().values()) == parameters
+
+
+def test_marks_leave_the_optimizers_own_step_out() -> None:
+    named, optimizer = parameters_and(SlowSGD)
+    hooks, whole = Stopwatch(CPU), Stopwatch(CPU)
+    with between_marks(optimizer, named, SlowHooks, hooks.mark, hooks.mark):
+        whole.mark()
+        optimizer.step()
+        whole.mark()
+    assert 0.02 <= hooks.read() < 0.2 <= whole.read()
+    whole.mark()
+    optimizer.step()  # everything is off again
+    whole.mark()
+    assert hooks.read() == 0
+
+
+def test_memory_is_what_the_hooks_hold_and_not_what_the_step_needs() -> None:
+    named, optimizer = parameters_and(SlowSGD)
+    assert peak_memory(optimizer, named, SlowHooks, CPU) == 2_000_000
+
+
+def test_memory_counts_what_is_kept_from_construction_on() -> None:
+    named, optimizer = parameters_and(torch.optim.SGD)
+    copies = 4 * sum(weight.numel() for weight in matrices(named))
+    assert peak_memory(optimizer, named, WeightCopy, CPU) == copies
+    assert copies < peak_memory(optimizer, named, PeerLogger, CPU) < 2.5 * copies
+
+
+@pytest.mark.parametrize(("lr", "resolved"), [(1e-1, True), (1e-6, False)])
+def test_peer_logs_angles_as_peers_do(lr: float, resolved: bool) -> None:
+    named = random_parameters({"w": (200, 300)}, CPU)
+    weight = named[0][1]
+    optimizer = torch.optim.SGD([weight], lr=lr)
+    peer, before = PeerLogger(optimizer, named), weight.detach().clone()
+    optimizer.step()
+    assert weight.grad is not None
+    old, new = before.double().flatten(), weight.detach().double().flatten()
+    step = new - old
+    across = step - (step @ old) / (old @ old) * old
+    exact = math.atan2(float(across.norm()), float(new @ old / old.norm()))
+    angle, weight_norm, gradient_norm = peer.rows[0]
+    assert weight_norm == pytest.approx(float(old.norm()), rel=1e-4)
+    assert gradient_norm == pytest.approx(float(weight.grad.double().norm()), rel=1e-4)
+    # acos of a float32 cosine knows no small angles
+    assert (angle == pytest.approx(exact, rel=1e-3)) is resolved
+
+
+def test_command_reports_each_optimizer_beside_its_peers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SETS, "tiny", lambda: TINY)
+    file = tmp_path / "new" / "figures.json"
+    command = ["speed", "measure", "--model", "tiny", "--device", "cpu", "--rounds", "3"]
+    assert main([*command, "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| tiny |") == 2
+    assert "`python -m benchmarks speed measure --model tiny --device cpu --threads" in printed
+    assert "on a GPU: not measured" in printed
+    assert "the probe's sums: in C" in printed
+    figures = json.loads(file.read_text())
+    assert [cost["optimizer"] for cost in figures["costs"]] == ["SGD", "AdamW"]
+    for cost in figures["costs"]:
+        assert cost["measured"] == 64 * 32 * 9 + 640
+        assert set(cost["seconds"]) == set(measure.METHODS)
+        assert all(len(s) == 3 and min(s) > 0 for s in cost["seconds"].values())
+        assert min(cost["memory"].values()) >= 4 * cost["measured"]
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--rounds", "0"], "--rounds 0"),
+        (["--threads", "0"], "--threads 0"),
+        pytest.param(
+            ["--device", "cuda"],
+            "no GPU here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_unusable_options_are_one_line(
+    options: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["speed", "measure", *options]) == 2
+    error = capsys.readouterr().err
+    assert what in error
+    assert error.count("\n") == 1
+
+
+def test_a_probe_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert how_sums_are_done(CPU) == "in C"
+    monkeypatch.setattr(fused, "load", lambda: None)
+    assert how_sums_are_done(CPU).startswith("in torch")
+    assert how_sums_are_done(torch.device("cuda")) == "compiled by torch"
+
+
+def test_compiling_is_over_before_the_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = fused.load.__wrapped__, []
+
+    def slow() -> Any:
+        calls.append(time.sleep(0.5))
+        return original()
+
+    monkeypatch.setattr(fused, "load", functools.cache(slow))
+    monkeypatch.setitem(SETS, "tiny", lambda: TINY)
+    cost = measure.cost_of_a_step("tiny", "SGD", CPU, rounds=3)
+    assert len(calls) == 1
+    assert max(cost.seconds["probe"]) < 0.25
+
+
+def test_share_of_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(**_: Any) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 1000))
+
+    monkeypatch.setattr(measure.torchvision.models, "resnet50", small)
+    shares = share_of_training(CPU, batch=2, steps=3, side=8)
+    assert len(shares) == 3
+    assert all(share > 0 for share in shares)
+
+
+def test_a_limit_is_kept_by_the_median() -> None:
+    assert spread([0.1, 0.2, 0.3], 10) == "2 (1.2–2.8)"
+    assert verdict([0.4, 0.5, 9.0], 0.5) == "holds"
+    assert verdict([0.1, 0.6, 0.6], 0.5) == "FAILS"

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import trainings
+from benchmarks.trainings import Training, train
+from smd_hooks.records import RunState, write_state
+from tests.conftest import ROOT
+
+
+def test_progress_is_read_off_the_newest_launch_of_this_training(tmp_path: Path) -> None:
+    training = Training("run", "config.py", tmp_path / "run")
+    assert training.progress() == (0, None)
+    write_state(tmp_path / "run" / "20260101_000000", RunState("running", 5, 10))
+    assert training.progress() == (5, 10)
+    training._launched_at = time.time() + 1e6  # what an earlier training left does not count
+    assert training.progress() == (0, None)
+
+
+def test_failed_ones_are_told_apart_and_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(trainings, "POLL_SECONDS", 0.05)
+    nowhere = Training("nowhere", str(tmp_path / "nowhere.py"), tmp_path / "nowhere")
+    helped = Training("helped", "--help", tmp_path / "helped")
+    assert train([nowhere, helped]) == [nowhere]
+    assert (nowhere.returncode, helped.returncode) == (2, 0)
+    assert "nowhere.py does not exist" in nowhere.last_words()
+    assert sys.executable not in nowhere.last_words()
+
+
+def test_an_interrupt_ends_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(trainings.time, "sleep", interrupt)
+    training = Training("helped", "--help", tmp_path / "helped")
+    with pytest.raises(KeyboardInterrupt):
+        train([training])
+    assert training.returncode is not None
