@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
 
 from smd_hooks import load_runs
-from smd_hooks.hooks.equilibrium_rescale_hook import rescale_statistics, rescale_weight
+from smd_hooks.hooks.equilibrium_rescale_hook import (
+    EPS_SHARE,
+    eps_would_matter,
+    rescale_statistics,
+    rescale_weight,
+)
 from smd_hooks.measure.probe import RESCALE_KEY
+from smd_hooks.measure.verdict import Z2_LIMIT
 from smd_hooks.theory import SGDRule, rescale_factor
 from tests.hooks.runs import TinyModel, tiny_data, tiny_runner
 
@@ -91,3 +101,76 @@ def test_a_checkpoint_between_the_drop_and_the_next_step_loses_nothing(tmp_path:
     assert conv["lr"].loc[20] == pytest.approx(0.01)
     assert conv["rescale"].loc[20] == 1  # the resumed run is still looking
     assert conv["rescale"].loc[59] == pytest.approx(10**-0.25)
+
+
+@pytest.mark.parametrize("k", [2, 10, 100])
+@pytest.mark.parametrize("share", [1e-3, EPS_SHARE, 0.3])
+def test_rescaling_costs_half_a_share_of_what_it_saves(k: float, share: float) -> None:
+    factor = k**-0.25
+    norm = nn.BatchNorm2d(8, affine=False).double()
+    before = torch.randn(32, 8, 6, 6, dtype=torch.float64)
+    before = before / before.std((0, 2, 3), correction=0, keepdim=True)
+    norm.eps = share * factor**2  # the variance is 1
+    old, new = norm(before), norm(before * factor)
+    change = 1 - float(new.norm() / old.norm())
+    assert change == pytest.approx(1 - math.sqrt((1 + share * factor**2) / (1 + share)), rel=1e-9)
+    # the next order is s(3 + c²)/4 of it
+    assert change / (1 - factor**2) == pytest.approx(share / 2, rel=share)
+
+
+def z2_with_eps(share: float, seed: int) -> float:
+    """Mean z² of a net's last conv, with such a share of eps in the variance at each norm."""
+    torch.manual_seed(seed)
+    images, labels = torch.randn(128, 3, 10, 10), torch.randint(0, 10, (128,))
+    convs = [nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 16, 3, bias=False)]
+    norms, head = [nn.BatchNorm2d(16), nn.BatchNorm2d(16)], nn.Linear(16, 10)
+    products: list[Tensor] = []
+    for batch in range(-1, 16):
+        x = images if batch < 0 else images[batch * 8 :][:8]
+        for conv, norm in zip(convs, norms, strict=True):
+            x = conv(x)
+            if batch < 0:
+                norm.eps = share * float(x.detach().var((0, 2, 3)).median())
+            x = torch.relu(norm(x))
+        if batch >= 0:
+            loss = nn.functional.cross_entropy(head(x.mean((2, 3))), labels[batch * 8 :][:8])
+            (gradient,) = torch.autograd.grad(loss, convs[1].weight)
+            products.append((convs[1].weight * gradient).detach().flatten())
+    stacked = torch.stack(products)
+    return float((stacked.sum(1) ** 2 / (stacked**2).sum(1)).mean())
+
+
+def test_the_verdict_outlasts_the_share_that_is_allowed_and_no_more() -> None:
+    seeds = range(8)
+    assert max(z2_with_eps(EPS_SHARE, seed) for seed in seeds) < Z2_LIMIT / 2
+    assert max(z2_with_eps(3 * EPS_SHARE, seed) for seed in seeds) > Z2_LIMIT
+
+
+def test_eps_matters_from_its_share_on() -> None:
+    norm, factor = nn.BatchNorm2d(4), 10**-0.25
+    norm.running_var.fill_(norm.eps / EPS_SHARE / factor**2)
+    assert not eps_would_matter(norm, factor * 1.01)
+    assert eps_would_matter(norm, factor * 0.99)
+    assert not eps_would_matter(nn.GroupNorm(2, 4), factor)  # knows no running variance
+
+
+@pytest.mark.parametrize(("share", "moves"), [(EPS_SHARE / 2, True), (EPS_SHARE * 2, False)])
+def test_a_weight_that_would_become_too_small_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float, moves: bool
+) -> None:
+    hooks = [{"type": "SMDHook", "interval": 1}, {"type": "EquilibriumRescaleHook"}]
+    runner = tiny_runner(tmp_path, hooks, milestones=(20,))
+    factor = rescale_factor(SGDRule(0.1, 0.01), 10)
+
+    class Eps(Hook):
+        def before_train_iter(self, runner: Runner, *_: object, **__: object) -> None:
+            if runner.iter == 20:
+                norm = runner.model.bn
+                norm.eps = share * factor**2 * float(norm.running_var.median())
+
+    runner.register_hook(Eps(), priority="HIGHEST")
+    with caplog.at_level(logging.WARNING):
+        runner.train()
+    (run,) = load_runs(tmp_path)
+    conv = run.samples[run.samples["weight"] == 0].set_index("step")
+    assert conv["rescale"].loc[39] == pytest.approx(factor if moves else 1.0)
