@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,101 +13,18 @@ import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..measure.invariance import Verdict
 from ..measure.invariance_watch import Findings, InvarianceWatch
 from ..measure.joint_groups import JointGroup
 from ..measure.parameters import is_measurable, plain_name
-from ..measure.precision import rounding_angle
 from ..measure.probe import StepProbe
 from ..measure.samples import WHOLE
 from ..records import RecordWriter
 from ..theory import NoPrediction, UpdateRule, equilibrium_angle
+from .unit import Unit
 
-WINDOW = 25
-"""Samples that the console's ratio is taken over (theory fixes E Δ², not each Δ)."""
 STEPS_BETWEEN_DRAINS = 50
 
 _equilibrium_angle = lru_cache(maxsize=1024)(equilibrium_angle)
-
-
-@dataclass
-class _Unit:
-    """What one entry of ``run.json`` says of a weight or joint group that is measured."""
-
-    probe: StepProbe
-    index: int
-    optimizer: str
-    first_step: int
-    rule: UpdateRule | str = ""
-    verdict: Verdict | JointGroup | None = None
-    changes: list[tuple[int, bool | None]] = field(default_factory=list)
-    window: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-
-    @property
-    def name(self) -> str:
-        return self.probe.names[self.index]
-
-    @property
-    def members(self) -> tuple[int, ...]:
-        return self.probe.groups.get(self.index, (self.index,))
-
-    @property
-    def is_alone(self) -> bool:
-        return self.index not in self.probe.groups
-
-    def weights(self) -> list[Tensor]:
-        return [self.probe.weight(i) for i in self.members]
-
-    @property
-    def is_invariant(self) -> bool:
-        return bool(self.changes) and self.changes[-1][1] is True
-
-    def may_have_filters(self) -> bool:
-        """Whether its filters are units of their own, or nobody knows yet."""
-        return not isinstance(self.verdict, Verdict) or self.verdict.per_filter is True
-
-    def judge(self, verdict: Verdict | JointGroup | None, from_step: int) -> None:
-        # a joint group that is found no more is none any more
-        alone = isinstance(verdict, Verdict)
-        invariant = verdict.scale_invariant if alone else verdict is not None  # type: ignore[union-attr]
-        self.verdict = verdict or self.verdict
-        if not self.changes or self.changes[-1][1] != invariant:
-            self.changes.append((from_step, invariant))
-
-    def read_rule(self) -> None:
-        """Read the update rule again; one that is scheduled predicts nothing."""
-        try:
-            groups = [self.probe.param_group(i) for i in self.members]
-            rules = [UpdateRule.from_optimizer(self.probe.optimizer, g) for g in groups]
-        except NoPrediction as reason:
-            self.rule = str(reason)
-            return
-        if len(set(rules)) > 1:
-            self.rule = "no prediction: its members differ in learning rate or weight decay"
-        elif isinstance(self.rule, UpdateRule) and self.rule.constants != rules[0].constants:
-            was, now = dict(self.rule.constants), dict(rules[0].constants)
-            changed = [f"{k} from {was.get(k)} to {v}" for k, v in now.items() if was.get(k) != v]
-            self.rule = f"no prediction: changed during training: {', '.join(changed)}"
-        elif not (isinstance(self.rule, str) and self.rule):
-            self.rule = rules[0]
-
-    def to_json(self) -> dict[str, Any]:
-        verdict = {} if self.verdict is None else self.verdict.to_json()
-        known = isinstance(self.rule, UpdateRule)
-        weights = self.weights()
-        return {
-            "shape": [sum(w.numel() for w in weights)],  # a weight's verdict knows better
-            **verdict,
-            "parameter": self.name,
-            "measured": True,
-            "optimizer": self.optimizer,
-            "first_step": self.first_step,
-            "rule": self.rule.to_json() if isinstance(self.rule, UpdateRule) else None,
-            "no_prediction": "" if known else self.rule,
-            "rounding_angle": max(rounding_angle(w.dtype) for w in weights),
-            "changes": self.changes,
-            **({"scale_invariant": self.changes[-1][1]} if self.changes else {}),
-        }
 
 
 class Recorder:
@@ -149,7 +65,7 @@ class Recorder:
         self._first_steps = {name: probe.step for name, probe in self._probes.items()}
         watched = [probe.optimizer for probe in self._probes.values()]
         self._watch = InvarianceWatch(model, watched, list(self._first_steps.values()))
-        self._units: list[_Unit] = []
+        self._units: list[Unit] = []
         self._place: dict[str, list[int]] = {name: [] for name in self._probes}
         self._findings: Findings | None = None
         self._interval = interval
@@ -256,7 +172,7 @@ class Recorder:
         for name, probe in self._probes.items():
             for index in range(len(self._place[name]), len(probe.names)):
                 self._place[name].append(len(self._units))
-                unit = _Unit(probe, index, name, self._first_steps[name])
+                unit = Unit(probe, index, name, self._first_steps[name])
                 unit.read_rule()
                 self._units.append(unit)
         if len(self._units) == known:

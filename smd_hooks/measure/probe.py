@@ -13,17 +13,15 @@ from torch.optim import Optimizer
 
 from .fused import Vectors, fused_step_sums
 from .geometry import as_vectors
+from .measured_units import MeasuredUnits, NamedParameters
 from .momentum import Momentum, momentum_of
-from .parameters import is_measurable, plain_name
 from .precision import precision_warning
 from .samples import WHOLE, Sample, SampleRing
-from .sharding import is_sharded, local, refuse_what_cannot_be_measured, sum_over_shards
+from .sharding import local, sum_over_shards
 from .stepping import AroundStep, check_interval, closure_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NamedParameters = Iterable[tuple[str, Tensor]]
 
 OFTEN = 10
 """Interval below which a compiler's seconds are worth its while."""
@@ -83,36 +81,23 @@ class StepProbe:
         first_step: int = 0,
     ) -> None:
         check_interval("StepProbe", interval)
-        if not callable(named_parameters):
-            named_parameters = list(named_parameters).copy
-        self._named_parameters = named_parameters
-        refuse_what_cannot_be_measured(optimizer, [p for _, p in named_parameters()])
+        self._units = MeasuredUnits(optimizer, named_parameters)
+        if not self._units.weights:
+            raise ValueError("StepProbe: the optimizer holds no weight matrix (two dimensions > 1)")
+        if per_filter and self._units.is_sharded:
+            raise ValueError("StepProbe: filters of sharded weights cannot be measured apart")
+        low = precision_warning(self.names, list(self._units.weights.values()))
+        if low:
+            warnings.warn(f"StepProbe: {low}", stacklevel=2)
         self.optimizer = optimizer
         self.interval = interval
         self.per_filter = per_filter
         self.iteration: int | None = None
         """The training loop's own count, where it differs from optimizer steps."""
-        self.names: list[str] = []
-        """What is measured, in the order of the indices in samples; it only ever grows."""
-        self.groups: dict[int, tuple[int, ...]] = {}
-        """Members of the joint groups among them, by index."""
+        self._filtered: set[int] | None = None
         self._attempts = first_step
         self._skipped_before = 0
         self._skipped: Tensor | None = None
-        self._weights: dict[int, Tensor] = {}
-        self._group_of: dict[int, int] = {}
-        self._held: set[int] = set()
-        self._filtered: set[int] | None = None
-        self._is_sharded = False
-        self._layout: list[list[int]] | None = None
-        self._find_weights()
-        if not self._weights:
-            raise ValueError("StepProbe: the optimizer holds no weight matrix (two dimensions > 1)")
-        if per_filter and self._is_sharded:
-            raise ValueError("StepProbe: filters of sharded weights cannot be measured apart")
-        low = precision_warning(self.names, list(self._weights.values()))
-        if low:
-            warnings.warn(f"StepProbe: {low}", stacklevel=2)
         self._copies: dict[int, Tensor] = {}
         self._seen: list[int] = []
         self._had_buffer: list[bool] = []
@@ -124,13 +109,23 @@ class StepProbe:
 
     # ----------------------------------------------------------------- what is measured
 
+    @property
+    def names(self) -> list[str]:
+        """What is measured, in the order of the indices in samples; it only ever grows."""
+        return self._units.names
+
+    @property
+    def groups(self) -> dict[int, tuple[int, ...]]:
+        """Members of the joint groups among them, by index."""
+        return self._units.groups
+
     def weight(self, index: int) -> Tensor:
         """Return the parameter with this index; a joint group has none."""
-        return self._weights[index]
+        return self._units.weights[index]
 
     def param_group(self, index: int) -> dict[str, Any]:
         """Return the optimizer's group of the parameter with this index."""
-        return self.optimizer.param_groups[self._group_of[index]]
+        return self.optimizer.param_groups[self._units.group_of[index]]
 
     def join(self, members: Sequence[str]) -> int:
         """Measure several weights also as one: the concatenated vector.
@@ -146,40 +141,12 @@ class StepProbe:
         Raises:
             KeyError: A member is not measured.
         """
-        index_of = {name: i for i, name in enumerate(self.names)}
-        indices = tuple(index_of[name] for name in members)
-        for index, known in self.groups.items():
-            if known == indices:
-                return index
-        self.names.append(" + ".join(members))
-        self.groups[len(self.names) - 1] = indices
-        return len(self.names) - 1
+        return self._units.join(members)
 
     def measure_filters(self, names: Iterable[str]) -> None:
         """From now on measure filters of these weights only, of those in :attr:`names`."""
         wanted = set(names)
         self._filtered = {i for i, name in enumerate(self.names) if name in wanted}
-
-    def _find_weights(self) -> None:
-        """Look through the optimizer's groups; parameters may have been added or moved."""
-        groups = [group["params"] for group in self.optimizer.param_groups]
-        layout = [[id(p) for p in group] for group in groups]
-        if layout == self._layout:
-            return
-        self._layout = layout
-        held = {key: g for g, keys in enumerate(layout) for key in keys}
-        named = {id(p): (plain_name(name), p) for name, p in self._named_parameters()}
-        for i, p in enumerate(p for group in groups for p in group):
-            named.setdefault(id(p), (f"optimizer.{i}", p))
-        known = {id(w) for w in self._weights.values()}
-        for key, (name, p) in named.items():
-            if key in held and key not in known and is_measurable(p):
-                self._weights[len(self.names)] = p
-                self.names.append(name)
-        # one that was taken out keeps its last group
-        self._held = {i for i, w in self._weights.items() if id(w) in held}
-        self._is_sharded = any(is_sharded(w) for w in self._weights.values())
-        self._group_of.update({i: held[id(self._weights[i])] for i in self._held})
 
     # ------------------------------------------------------------------------- counting
 
@@ -212,30 +179,31 @@ class StepProbe:
         self._measuring = self._attempts % self.interval == 0
         if not self._measuring:
             return
-        self._find_weights()
+        self._units.find()
         # with a closure, gradients are made inside the step
         may_have = closure_of(args, kwargs) is not None
+        weights = self._units.weights
         self._seen = [
             i
-            for i, w in self._weights.items()
-            if i in self._held and (_gradient(w) is not None or (may_have and w.requires_grad))
+            for i in sorted(self._units.held)
+            if _gradient(weights[i]) is not None or (may_have and weights[i].requires_grad)
         ]
-        self._versions = [-1 if may_have else _version(self._weights[i]) for i in self._seen]
-        weights = [self._weights[i] for i in self._seen]
-        if self._is_sharded:
-            weights = [local(w) for w in weights]
-        for i, w in zip(self._seen, weights, strict=True):
+        self._versions = [-1 if may_have else _version(weights[i]) for i in self._seen]
+        originals = [weights[i] for i in self._seen]
+        if self._units.is_sharded:
+            originals = [local(w) for w in originals]
+        for i, w in zip(self._seen, originals, strict=True):
             copy = self._copies.get(i)
             if copy is None or copy.shape != w.shape or copy.dtype != w.dtype:
                 self._copies[i] = torch.empty_like(w)
-        if weights:
-            torch._foreach_copy_([self._copies[i] for i in self._seen], weights)
+        if originals:
+            torch._foreach_copy_([self._copies[i] for i in self._seen], originals)
         self._momenta = [momentum_of(optimizer, group) for group in optimizer.param_groups]
         self._had_buffer = [self._buffer(i) is not None for i in self._seen]
 
     def _buffer(self, index: int) -> Tensor | None:
-        momentum = self._momenta[self._group_of[index]]
-        state = self.optimizer.state.get(self._weights[index])
+        momentum = self._momenta[self._units.group_of[index]]
+        state = self.optimizer.state.get(self._units.weights[index])
         buffer = state.get(momentum.key) if state and momentum is not None else None
         return buffer if torch.is_tensor(buffer) else None
 
@@ -260,7 +228,7 @@ class StepProbe:
         steps: list[Vectors] = []
         seen = zip(self._seen, self._had_buffer, self._versions, strict=True)
         for i, had_buffer, version in seen:
-            weight, group = self._weights[i], self.param_group(i)
+            weight, group = self._units.weights[i], self.param_group(i)
             gradient = _gradient(weight)
             if gradient is None:
                 continue
@@ -269,7 +237,7 @@ class StepProbe:
                 gradient = self._as_it_was(i, gradient)
             buffer = self._buffer(i) if had_buffer else None
             tensors = [t for t in (weight, gradient, buffer) if t is not None]
-            if self._is_sharded:
+            if self._units.is_sharded:
                 tensors = [local(t) for t in tensors]
             per_row = self.per_filter and (self._filtered is None or i in self._filtered)
             before, after, gradients, *buffers = as_vectors([self._copies[i], *tensors], per_row)
@@ -279,11 +247,11 @@ class StepProbe:
             sample.lr.append(_as_it_is_now(group["lr"]))
             sample.weight_decay.append(_as_it_is_now(group.get("weight_decay", 0.0)))
             sample.rescale.append(optimizer.state.get(weight, {}).get(RESCALE_KEY, 1.0))
-            sample.momentum.append(self._momenta[self._group_of[i]])
+            sample.momentum.append(self._momenta[self._units.group_of[i]])
             sample.had_buffer.append(had_buffer)
         sums = fused_step_sums(steps, often=self.interval < OFTEN)
-        if self._is_sharded:
-            sum_over_shards(sums, [self._weights[i] for i in sample.weights])
+        if self._units.is_sharded:
+            sum_over_shards(sums, [self._units.weights[i] for i in sample.weights])
         self._ring.put(sample, sums)
 
     def _as_it_was(self, index: int, gradient: Tensor) -> Tensor:
