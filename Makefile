@@ -22,7 +22,7 @@ test: $(READY)
 	$(BIN)/python -m pytest
 	@echo "the hooks and the probe once more, on OpenMMLab's own mmengine"
 	$(ON_OPENMMLAB) $(BIN)/python -c "import mmengine; assert mmengine.__version__ == '0.10.7'"
-	$(ON_OPENMMLAB) $(BIN)/python -m pytest tests/hooks tests/measure/test_probe.py
+	$(ON_OPENMMLAB) $(BIN)/python -m pytest tests/hooks tests/measure/test_probe*.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
