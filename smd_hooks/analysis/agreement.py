@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ import pandas as pd
 
 from ..theory import (
     NoPrediction,
+    RotationalRule,
     StepMoments,
     UpdateRule,
     driving_moment,
@@ -37,6 +39,11 @@ STEPS_AFTER_A_CHANGE = 5
 """Not scored: the momentum buffer still holds the old learning rate's steps."""
 WHOLE = -1
 """Number of the unit that is a whole tensor or a joint group; filters are numbered from 0."""
+SCORES = (
+    *("parameter", "angle_ratio", "trajectory_error", "norm_ratio", "elapsed", "samples"),
+    *("no_equilibrium", "rotational"),
+)
+"""Columns of :func:`score`."""
 _MOMENTS = {field.name: f"{field.name}_moment" for field in fields(StepMoments)}
 
 
@@ -53,8 +60,9 @@ def predict(samples: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
         row: ``parameter``, ``own_step`` (steps that moved this weight before, see
         :func:`smd_hooks.analysis.own_steps.count_own_steps`), ``stage`` (0, 1, … between
         jumps of learning rate or weight decay, and a new one wherever the weight became
-        scale-invariant again), ``equilibrium_angle`` (Δ*, radians; NaN where there is none),
-        ``elapsed`` (relaxation times since the first sample), ``early_excess`` (see
+        scale-invariant again), ``equilibrium_angle`` (Δ*, radians: the angle that is set, for
+        rotational rules; NaN where there is none), ``elapsed`` (relaxation times since the
+        first sample; 0 where nothing relaxes), ``early_excess`` (see
         :func:`smd_hooks.theory.early_excess`; 1 for an optimizer state that did not begin
         empty), ``angle_ratio`` (RMS of Δ/Δ* over a window around the sample, within the
         stage: a fifth of a relaxation time, at most a tenth of the stage, at least 25
@@ -140,11 +148,12 @@ def _began_empty(frame: pd.DataFrame) -> bool:
 
 
 def _angle_and_rate(rule: UpdateRule) -> tuple[float, float]:
-    """Δ* and 1/τ; NaN and 0 where there is no equilibrium."""
-    try:
-        return equilibrium_angle(rule), 1 / relaxation_time(rule)
-    except NoPrediction:
-        return math.nan, 0.0
+    """Δ* and 1/τ; NaN and 0 where there is no equilibrium, 0 where it is there at once."""
+    angle, rate = math.nan, 0.0
+    with suppress(NoPrediction):
+        angle = equilibrium_angle(rule)
+        rate = 1 / relaxation_time(rule)
+    return angle, rate
 
 
 def _follow_the_law(prepared: list[tuple[UpdateRule, pd.DataFrame]]) -> None:
@@ -220,41 +229,46 @@ def score(predicted: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per parameter: ``angle_ratio`` (RMS of Δ/Δ* in the last window),
         ``trajectory_error`` (median over the run), ``norm_ratio`` (mean r/r* in the last
-        window, r* at each sample's learning rate and the window's mean driving moment),
-        ``elapsed`` (relaxation times since the last jump), ``samples`` (in the last window)
-        and ``no_equilibrium`` (why Δ* does not exist, or empty).
+        window, r* at each sample's learning rate and the window's mean driving moment; for
+        rotational rules r* is the norm at the first sample), ``elapsed`` (relaxation times
+        since the last jump; NaN for rotational rules), ``samples`` (in the last window),
+        ``no_equilibrium`` (why Δ* does not exist, or empty) and ``rotational`` (whether the
+        optimizer turns the weight by a set angle).
     """
     rows, targets = [], Targets()
     frames = dict(iter(predicted.groupby("weight"))) if len(predicted) else {}
     for index, weight, rule in _predictable(weights):
         if index not in frames or weight.get("scale_invariant") is not True:
             continue
-        frame = frames[index]
-        last = frame[frame["stage"] == frame["stage"].iloc[-1]]
-        rows.append(
-            {
-                "parameter": weight["parameter"],
-                "trajectory_error": frame["trajectory_error"].median(),
-                **_score_end(last, rule, targets),
-            }
-        )
-    columns = ["parameter", "angle_ratio", "trajectory_error", "norm_ratio", "elapsed", "samples"]
-    return pd.DataFrame(rows, columns=[*columns, "no_equilibrium"])
+        error = frames[index]["trajectory_error"].median()
+        end = _score_end(frames[index], rule, targets)
+        rows.append({"parameter": weight["parameter"], "trajectory_error": error, **end})
+    return pd.DataFrame(rows, columns=list(SCORES))
 
 
-def _score_end(stage: pd.DataFrame, rule: UpdateRule, targets: Targets) -> dict[str, Any]:
+def _score_end(frame: pd.DataFrame, rule: UpdateRule, targets: Targets) -> dict[str, Any]:
+    stage = frame[frame["stage"] == frame["stage"].iloc[-1]]
     window = stage.iloc[-window_length(stage) :]
     ratio = window["angular_update"].astype(float) / window["equilibrium_angle"]
     moving = window[window["lr"] > 0]  # a schedule may end at 0
     settings = (moving if len(moving) else window).iloc[-1]
     end = rule.at(float(settings["lr"]), float(settings["weight_decay"]))
+    kept = isinstance(rule, RotationalRule)
+    elapsed = float(stage["elapsed"].iloc[-1] - stage["elapsed"].iloc[0])
     return {
         "angle_ratio": float(np.sqrt((ratio**2).mean())),
-        "norm_ratio": _norm_ratio(window, rule, targets),
-        "elapsed": float(stage["elapsed"].iloc[-1] - stage["elapsed"].iloc[0]),
+        "norm_ratio": _kept_norm(frame, window) if kept else _norm_ratio(window, rule, targets),
+        "elapsed": math.nan if kept else elapsed,
         "samples": len(window),
         "no_equilibrium": _reason(end),
+        "rotational": kept,
     }
+
+
+def _kept_norm(frame: pd.DataFrame, window: pd.DataFrame) -> float:
+    """Mean r over the first one that was measured; a weight is on no sphere while it is 0."""
+    norm = frame["weight_norm"].astype(float)
+    return float(window["weight_norm"].mean() / norm.where(norm > 0).bfill().iloc[0])
 
 
 def _norm_ratio(window: pd.DataFrame, rule: UpdateRule, targets: Targets) -> float:

@@ -4,13 +4,15 @@ A layer off the trajectory law is off for a reason that lies outside the law: ro
 neighbours that decay, an assumption that does not hold. A layer that follows the law but
 not the equilibrium is on its way: it has not relaxed, what drives it drifts, or its
 gradients are not the white ones that the closed form is for. The larger effect is named.
+Weights that their optimizer turns by a set angle have causes of their own, see
+:mod:`smd_hooks.analysis.turning`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from ..theory import (
     Assumptions,
     LionRule,
     NoPrediction,
+    RotationalRule,
     SGDRule,
     UpdateRule,
     check_assumptions,
@@ -27,14 +30,28 @@ from ..theory import (
     equilibrium_norm,
     relaxation_ratio,
 )
+from .causes import (
+    ALIGNED,
+    ASSUMPTION,
+    BAND,
+    DRIFT,
+    IN_EQUILIBRIUM,
+    LAW_BAND,
+    NO_EQUILIBRIUM,
+    NO_PREDICTION,
+    NORM_DECAY,
+    NOT_INVARIANT,
+    OFF_THE_LAW,
+    RELAXING,
+    TOO_SHORT,
+    UNEXPLAINED,
+    Cause,
+    rounding_cause,
+)
 from .moments import measured_moments
+from .turning import diagnose_turn
 from .windows import WINDOW, window_length
 
-BAND = 0.05
-"""Half width of "in equilibrium", relative."""
-LAW_BAND = 0.06
-"""Trajectory error beyond which a layer does not follow its law, if every step is sampled and
-the driving moment scatters by no more than its mean."""
 ALIGNED_BAND = 0.1
 """Relative excess of the driving moment that makes gradients "aligned"."""
 LONG_MEMORY = 0.1
@@ -44,29 +61,7 @@ SHARE = 1 / 3
 SIGNIFICANT = 3.0
 """Standard errors by which a drift must stand out."""
 
-IN_EQUILIBRIUM = "in equilibrium"
-NOT_INVARIANT = "not scale-invariant"
-NO_PREDICTION = "no prediction"
-NO_EQUILIBRIUM = "no equilibrium"
-TOO_SHORT = "too short"
-ROUNDING = "rounding of the weights"
-NORM_DECAY = "weight decay on norm parameters"
-ASSUMPTION = "assumption of the theory broken"
-OFF_THE_LAW = "off the trajectory law"
-RELAXING = "not relaxed yet"
-DRIFT = "drifting driving moment"
-ALIGNED = "gradients aligned with momentum"
-UNEXPLAINED = "unexplained"
-
 SINCE_THE_JUMP = "since the last jump of lr or weight decay"
-
-
-class Cause(NamedTuple):
-    """One layer's diagnosis: the cause, its number, and both in words."""
-
-    cause: str
-    value: float
-    detail: str
 
 
 def diagnose(predicted: pd.DataFrame, scores: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
@@ -78,10 +73,12 @@ def diagnose(predicted: pd.DataFrame, scores: pd.DataFrame, weights: pd.DataFram
         weights: One row per weight, as ``run.json`` has them.
 
     Returns:
-        One row per matrix and joint group: ``parameter``, ``cause`` (a constant of this
-        module), ``value`` (the cause's number) and ``detail`` (a sentence). ``value`` is
+        One row per matrix and joint group: ``parameter``, ``cause`` (a constant of
+        :mod:`smd_hooks.analysis.causes`), ``value`` (the cause's number) and ``detail`` (a
+        sentence). ``value`` is
 
         * Δ/Δ* in equilibrium or unexplained,
+        * what :func:`smd_hooks.analysis.turning.diagnose_turn` says for rotational weights,
         * z² of what is not scale-invariant,
         * the number of samples where there are too few,
         * the angle in radians that rounding alone makes,
@@ -154,6 +151,8 @@ def _deviation(
     if len(last) < WINDOW:
         return Cause(TOO_SHORT, len(last), f"{len(last)} samples that moved the weight")
     rule = UpdateRule.from_json(entry["rule"])
+    if isinstance(rule, RotationalRule):
+        return diagnose_turn(entry, score, frame, last)
     rule = rule.at(float(last["lr"].iloc[-1]), float(last["weight_decay"].iloc[-1]))
     checked, steps = _check(rule, last)
     # the law is fed with a mean of few steps out of many: it is as uncertain as that
@@ -161,10 +160,9 @@ def _deviation(
     off_the_law = error > LAW_BAND * max(1.0, uncertainty)
     if abs(ratio - 1) <= BAND and not off_the_law:
         return Cause(IN_EQUILIBRIUM, ratio, f"Δ/Δ* is {ratio:.2f}")
-    angle, rounding = last["equilibrium_angle"].median(), entry.get("rounding_angle")
-    if rounding is not None and rounding > angle:
-        detail = f"rounding turns the weights by {rounding:.1e} radians, Δ* is {angle:.1e}"
-        return Cause(ROUNDING, rounding, detail)
+    rounded = rounding_cause(entry, float(last["equilibrium_angle"].median()))
+    if rounded is not None:
+        return rounded
     if off_the_law:
         return _off_the_law(error, checked, decayed)
     return (

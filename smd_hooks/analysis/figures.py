@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..theory import NoPrediction, UpdateRule, relaxation_ratio
+from ..theory import NoPrediction, RotationalRule, UpdateRule, relaxation_ratio
 from .runs import Run
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ _BAND = (0.85, 1.15)
 def draw_angular_updates(runs: Sequence[Run], path: Path) -> None:
     """Draw Δ and Δ/Δ* of every scale-invariant layer over training, a column per run.
 
-    Upper row: Δ in radians per step, its equilibrium value Δ*, and the median of the
-    trajectory law, which is fed with measured gradient moments. Lower row: Δ/Δ*, and the
-    a-priori curve from learning rate, weight decay and momentum alone, from the first
-    jump of the schedule on. All are root mean squares over the windows of
+    Upper row: Δ in radians per step, its equilibrium value Δ* (for rotational weights the
+    angle that is set), and the median of the trajectory law, which is fed with measured
+    gradient moments. Lower row: Δ/Δ*, and the curve of :func:`a_priori_ratio`. What is
+    measured are root mean squares over the windows of
     :func:`~smd_hooks.analysis.agreement.predict`.
 
     Args:
@@ -83,8 +83,10 @@ def _draw_angles(axes: Axes, run: Run) -> None:
     axes.plot(median.index, median, color=_MEDIAN, lw=1.8, label="measured, median")
     law = _thin(_by_layer(run, data["trajectory_angle"]).median(axis=1))
     axes.plot(law.index, law, color=_LAW, lw=1.4, ls=(0, (4, 2)), label="trajectory law, median")
-    target = _by_layer(run, data["equilibrium_angle"]).median(axis=1)
-    axes.plot(target.index, target, color=_EQUILIBRIUM, lw=1.2, ls=":", label="equilibrium Δ*")
+    targets = _thin(_by_layer(run, data["equilibrium_angle"]))
+    targets = targets.loc[:, ~targets.T.duplicated().to_numpy()]  # one for all layers, mostly
+    axes.plot(targets.index, targets, color=_EQUILIBRIUM, lw=1.2, ls=":", label="_")
+    axes.plot([], [], color=_EQUILIBRIUM, lw=1.2, ls=":", label="Δ*: equilibrium, or as set")
     axes.set_yscale("log")
     axes.grid(alpha=0.25, which="both", lw=0.5)
 
@@ -107,18 +109,23 @@ def a_priori_ratio(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Return steps and predicted Δ/Δ* from the first jump of the schedule on.
 
     The jump is one of learning rate or weight decay. Before it the prediction would need
-    the initial norm; the jump is taken to be left from equilibrium.
+    the initial norm; the jump is taken to be left from equilibrium. Where the optimizer
+    turns all weights by a set angle, the ratio is 1 from the first step on.
     """
     data = run.predicted
-    layer = data[data["weight"] == data["weight"].iloc[0]]
+    rules = {i: UpdateRule.from_json(run.weights["rule"][i]) for i in data["weight"].unique()}
+    relaxing = [i for i, rule in rules.items() if not isinstance(rule, RotationalRule)]
+    if not relaxing:
+        steps = data["step"].unique()
+        return np.sort(steps), np.ones(len(steps))
+    layer = data[data["weight"] == relaxing[0]]
     jumps = np.flatnonzero(layer["stage"].to_numpy() > 0)
     if not len(jumps):
         return np.empty(0), np.empty(0)
     layer = layer.iloc[jumps[0] - 1 :]
-    rules = dict(zip(run.weights["parameter"], run.weights["rule"], strict=True))
     try:
         ratio = relaxation_ratio(
-            UpdateRule.from_json(rules[layer["parameter"].iloc[0]]),
+            rules[relaxing[0]],
             layer["own_step"],
             layer["lr"],
             layer["weight_decay"],

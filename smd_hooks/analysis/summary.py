@@ -6,15 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from .diagnosis import (
-    BAND,
-    IN_EQUILIBRIUM,
-    NO_PREDICTION,
-    NOT_INVARIANT,
-    SINCE_THE_JUMP,
-    is_joint,
-    is_unit,
-)
+from .causes import BAND, IN_EQUILIBRIUM, MOVED, NO_PREDICTION, NOT_INVARIANT, TURNED_AS_SET
+from .diagnosis import SINCE_THE_JUMP, is_joint, is_unit
 from .windows import WINDOW
 
 WIDE_BAND = 0.15
@@ -91,8 +84,20 @@ def _verdict(
     reasons = {name: reason for name, reason in told if isinstance(reason, str) and reason}
     if not len(scores):
         return next(iter(reasons.values()), "too short: no samples of scale-invariant weights")
-    verdict = _verdict_on(scores, causes)
+    verdict = _verdict_on_both(scores, causes)
     return f"{verdict} ({len(reasons)} without a prediction)" if reasons else verdict
+
+
+def _verdict_on_both(scores: pd.DataFrame, causes: pd.DataFrame | None) -> str:
+    """One verdict on what the optimizer turns by a set angle, one on the rest, if there is any."""
+    turned = scores["rotational"].astype(bool)
+    if turned.all() or not turned.any():
+        return _verdict_on(scores, causes)
+    verdicts = []
+    for part in (scores[turned], scores[~turned]):
+        named = None if causes is None else causes[causes["parameter"].isin(part["parameter"])]
+        verdicts.append(f"{_verdict_on(part, named)} ({len(part)} of {len(scores)})")
+    return "; ".join(verdicts)
 
 
 def _verdict_on(scores: pd.DataFrame, causes: pd.DataFrame | None) -> str:
@@ -101,26 +106,38 @@ def _verdict_on(scores: pd.DataFrame, causes: pd.DataFrame | None) -> str:
         return str(scores["no_equilibrium"].mode().iloc[0])
     if scores["samples"].median() < WINDOW:
         return f"too short: {scores['samples'].median():.0f} samples {SINCE_THE_JUMP}"
-    return _describe(ratios, float(scores["elapsed"].median()), causes)
+    turned = bool(scores["rotational"].iloc[0])
+    return _describe(ratios, float(scores["elapsed"].median()), causes, turned)
 
 
-def _describe(ratios: pd.Series, elapsed: float, causes: pd.DataFrame | None) -> str:
+def _describe(ratios: pd.Series, elapsed: float, causes: pd.DataFrame | None, turned: bool) -> str:
     ratio = float(ratios.median())
     if abs(ratio - 1) <= BAND:
         low, high = ratios.quantile(0.05), ratios.quantile(0.95)
-        if low >= 1 - WIDE_BAND and high <= 1 + WIDE_BAND:
-            return "in equilibrium"
-        return f"in equilibrium in the median, layers from {low:.2f} to {high:.2f}"
+        if low < 1 - WIDE_BAND or high > 1 + WIDE_BAND:
+            agrees = TURNED_AS_SET if turned else IN_EQUILIBRIUM
+            return f"{agrees} in the median, layers from {low:.2f} to {high:.2f}"
+        return _turned_as_set(ratios, causes) if turned else IN_EQUILIBRIUM
     side = "above" if ratio > 1 else "below"
+    if turned:
+        return f"{side} the set angle by {abs(ratio - 1):.0%}{_main_cause(causes)}"
     if elapsed < RELAXED:
         return f"{side} equilibrium: {elapsed:.1f} relaxation times {SINCE_THE_JUMP}"
     return f"{side} equilibrium by {abs(ratio - 1):.0%}{_main_cause(causes)}"
 
 
+def _turned_as_set(ratios: pd.Series, causes: pd.DataFrame | None) -> str:
+    moved = 0 if causes is None else int((causes["cause"] == MOVED).sum())
+    if moved:
+        return f"{TURNED_AS_SET}, but {MOVED} in {moved} of {len(ratios)} layers"
+    return f"{TURNED_AS_SET}: in equilibrium by construction"
+
+
 def _main_cause(causes: pd.DataFrame | None) -> str:
-    """The cause that most of the layers off equilibrium share."""
+    """The cause that most of the layers off their angle share."""
     named = causes["cause"] if causes is not None else pd.Series(dtype=str)
-    named = named[~named.isin([IN_EQUILIBRIUM, NOT_INVARIANT, NO_PREDICTION])]
+    fine = (IN_EQUILIBRIUM, TURNED_AS_SET, NOT_INVARIANT, NO_PREDICTION)
+    named = named[~named.isin(fine)]
     if not len(named):
         return ""
     return f": {named.mode().iloc[0]} in {named.value_counts().max()} of {len(named)} such layers"

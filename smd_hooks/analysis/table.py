@@ -116,8 +116,9 @@ def _optimizer(optimizer: dict[str, Any], hooks: Sequence[Any]) -> str | None:
     if extra:
         text += f"({', '.join(f'{k}={v}' for k, v in extra.items())})"
     types = [str(hook.get("type")) for hook in hooks if isinstance(hook, dict)]
-    if any(t.endswith("EquilibriumRescaleHook") for t in types):
-        text += ", rescaled"
+    for hook, word in (("EquilibriumRescaleHook", "rescaled"), ("RotationalUpdateHook", "turned")):
+        if any(t.endswith(hook) for t in types):
+            text += f", {word}"
     return text
 
 

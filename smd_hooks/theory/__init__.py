@@ -11,10 +11,19 @@ from .equilibrium import (
 )
 from .gradient_noise import NoiseAverage, two_batch_estimate
 from .representation import predicted_representation_change, snr_step_factor
+from .rotation import (
+    inverse_bias_factor,
+    is_rotational,
+    lion_ar_constant,
+    peak_lr_of,
+    rotation_constant,
+    sign_rotation_constant,
+    step_angle,
+)
 from .rule_readers import register_rule
 from .second_moments import StepMoments, driving_moment, early_excess
 from .trajectory import Trajectory, relaxation_ratio, second_moment_trajectory
-from .update_rules import AdamRule, LionRule, NoPrediction, SGDRule, UpdateRule
+from .update_rules import AdamRule, LionRule, NoPrediction, RotationalRule, SGDRule, UpdateRule
 
 __all__ = [
     "AdamRule",
@@ -22,6 +31,7 @@ __all__ = [
     "LionRule",
     "NoPrediction",
     "NoiseAverage",
+    "RotationalRule",
     "SGDRule",
     "StepMoments",
     "Trajectory",
@@ -35,13 +45,20 @@ __all__ = [
     "early_excess",
     "equilibrium_angle",
     "equilibrium_norm",
+    "inverse_bias_factor",
+    "is_rotational",
+    "lion_ar_constant",
+    "peak_lr_of",
     "predicted_representation_change",
     "register_rule",
     "relaxation_ratio",
     "relaxation_time",
     "rescale_factor",
+    "rotation_constant",
     "second_moment_trajectory",
+    "sign_rotation_constant",
     "snr_step_factor",
+    "step_angle",
     "step_exponent",
     "two_batch_estimate",
 ]

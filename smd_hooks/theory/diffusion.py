@@ -13,11 +13,22 @@ from functools import lru_cache, singledispatch
 
 import numpy as np
 
-from .update_rules import AdamRule, LionRule, NoPrediction, SGDRule, UpdateRule
+from .update_rules import (
+    AdamRule,
+    LionRule,
+    NoPrediction,
+    RotationalRule,
+    SGDRule,
+    UpdateRule,
+)
 
 L2_ADAM = (
     "not applicable: Adam with L2 divides weight decay by the gradient's size, so its "
     "equilibrium depends on the gradient and differs between layers"
+)
+TURNED = (
+    "not applicable: the optimizer turns the weight by a set angle and keeps its norm, so there "
+    "is nothing that relaxes"
 )
 
 
@@ -26,8 +37,10 @@ def decay_rate(rule: UpdateRule) -> float:
 
     Raises:
         NoPrediction: No weight decay, no learning rate, or so much of both that a weight
-            without gradients would diverge.
+            without gradients would diverge; or the optimizer keeps the norm.
     """
+    if isinstance(rule, RotationalRule):
+        raise NoPrediction(TURNED)
     if not rule.weight_decay > 0:
         raise NoPrediction("not applicable: no weight decay, so no equilibrium")
     if not rule.lr > 0:
@@ -52,7 +65,7 @@ def direction_memory(rule: UpdateRule) -> float:
     angle almost alone; Nesterov's and Lion's they move.
 
     Raises:
-        NoPrediction: The rule is of no known family.
+        NoPrediction: Adam with L2, a rotational rule, or a rule of no known family.
     """
     raise NoPrediction(f"no prediction for {type(rule).__name__}: its family is not known")
 
@@ -74,6 +87,11 @@ def _(rule: AdamRule) -> float:
 @direction_memory.register
 def _(rule: LionRule) -> float:
     return _sign_memory(rule.beta1, rule.beta2)
+
+
+@direction_memory.register
+def _(rule: RotationalRule) -> float:
+    raise NoPrediction(TURNED)
 
 
 @lru_cache
@@ -101,7 +119,7 @@ def step_exponent(rule: UpdateRule) -> int:
     """Exponent p in ‖η·u‖ ∝ ‖w‖^−p: 1 for SGD, 0 where steps are normalized (AdamW, signs).
 
     Raises:
-        NoPrediction: Adam with L2, or a rule of no known family.
+        NoPrediction: Adam with L2, a rotational rule, or a rule of no known family.
     """
     direction_memory(rule)  # the same rules have both
     return 1 if isinstance(rule, SGDRule) else 0

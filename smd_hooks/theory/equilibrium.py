@@ -16,6 +16,9 @@ as the weight grows, ‖η·u‖ ∝ ‖w‖^−p. Then, to first order in s::
 | AdamW                             | ηλ         | (1+β₁)/(1−β₁)                    | 0 |
 | Lion and other sign rules         | ηλ         | Σ (2/π)·arcsin ρₖ over all lags  | 0 |
 
+A rotational optimizer (LionAR and kin) turns weights by a set angle and keeps their norms:
+Δ* is that angle, from the first step on, and there is no norm to relax.
+
 Where there is no equilibrium (no weight decay, no learning rate, decay that diverges) or
 none that hyperparameters can tell (Adam with L2), functions raise :class:`NoPrediction`
 rather than return zero or infinity.
@@ -30,7 +33,14 @@ from __future__ import annotations
 import math
 
 from .diffusion import L2_ADAM, decay_rate, direction_memory, step_exponent
-from .update_rules import AdamRule, LionRule, NoPrediction, SGDRule, UpdateRule
+from .update_rules import (
+    AdamRule,
+    LionRule,
+    NoPrediction,
+    RotationalRule,
+    SGDRule,
+    UpdateRule,
+)
 
 
 def equilibrium_angle(
@@ -40,7 +50,8 @@ def equilibrium_angle(
 
     Exact in ηλ for SGD and heavy ball, cos Δ* = 1 − ηλ/(1+α), and for rules with
     decoupled decay q = 1 − ηλ and linear momentum β (SGDW, AdamW), cos Δ* = (q+β)/(1+qβ);
-    the first-order form for Nesterov and the sign rules.
+    the first-order form for Nesterov and the sign rules. For a rotational rule, the angle
+    that is set.
 
     Args:
         rule: The update rule.
@@ -58,6 +69,8 @@ def equilibrium_angle(
     >>> round(equilibrium_angle(SGDRule(lr=0.2, weight_decay=1e-4, momentum=0.9)), 6)
     0.004588
     """
+    if isinstance(rule, RotationalRule):
+        return _set_angle(rule)
     s = decay_rate(rule)  # what has no decay needs no word on how decay acts
     if isinstance(rule, AdamRule) and not rule.decoupled:
         if moment is None or elements is None:
@@ -71,6 +84,14 @@ def equilibrium_angle(
         memory -= s * (memory - 1) / 2
     # s/D = 1 − cos Δ = 2 sin²(Δ/2): no cancellation at small angles
     return 2 * math.asin(math.sqrt(s / memory / 2))
+
+
+def _set_angle(rule: RotationalRule) -> float:
+    if not rule.lr > 0:
+        raise NoPrediction("not applicable: learning rate is 0")
+    if not rule.angular_update > 0:
+        raise NoPrediction("not applicable: no weight decay and no angle, so nothing is turned")
+    return rule.angular_update
 
 
 def equilibrium_norm(
@@ -87,9 +108,10 @@ def equilibrium_norm(
             elements, from which white gradients give it.
 
     Raises:
-        NoPrediction: There is no equilibrium, the moment is not positive (gradients
-             aligned against the momentum more than they are large), or neither the moment
-             nor (but for SGD and Adam with L2) the number of elements is given.
+        NoPrediction: There is no equilibrium, the optimizer keeps the norm, the moment is
+            not positive (gradients aligned against the momentum more than they are large),
+            or neither the moment nor (but for SGD and Adam with L2) the number of elements
+            is given.
 
     >>> round(equilibrium_norm(AdamRule(2e-3, 0.1), elements=10_000), 1)  # RMS .1
     10.0
@@ -139,7 +161,7 @@ def relaxation_time(rule: UpdateRule) -> float:
         τ in optimizer steps.
 
     Raises:
-        NoPrediction: There is no equilibrium.
+        NoPrediction: There is no equilibrium, or a rotational rule's, which is there at once.
 
     >>> round(relaxation_time(SGDRule(lr=0.1, weight_decay=1e-4, momentum=0.9)))
     2500
@@ -157,7 +179,8 @@ def rescale_factor(rule: UpdateRule, k: float) -> float:
         k: Old learning rate over new, positive.
 
     Raises:
-        NoPrediction: Adam with L2, which no factor keeps in equilibrium.
+        NoPrediction: Adam with L2, which no factor keeps in equilibrium; a rotational rule,
+            which keeps norms itself.
         ValueError: ``k`` is not positive.
 
     Source: Wan et al., *Spherical Motion Dynamics*, §4 (SGD); otherwise derived.

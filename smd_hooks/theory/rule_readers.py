@@ -7,11 +7,21 @@ an optimizer's package need not be installed for its name to be known here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .update_rules import AdamRule, LionRule, NoPrediction, SGDRule, UpdateRule
+from .rotation import is_rotational, lion_ar_constant, peak_lr_of, rotation_constant
+from .update_rules import (
+    FAMILIES,
+    AdamRule,
+    LionRule,
+    NoPrediction,
+    RotationalRule,
+    SGDRule,
+    UpdateRule,
+)
 
 Reader = Callable[[Mapping[str, Any]], UpdateRule]
 
@@ -71,10 +81,79 @@ def _lion(group: Mapping[str, Any]) -> LionRule:
     return LionRule(float(group["lr"]), float(group["weight_decay"]), *_betas(group))
 
 
+def _lion_a(group: Mapping[str, Any]) -> LionRule:
+    beta = float(group["beta"])
+    return LionRule(
+        float(group["lr"]),
+        float(group["weight_decay"]),
+        beta1=beta**2 if group["nesterov"] else beta,
+        beta2=beta,
+        scale=math.sqrt((1 - beta) / (1 + beta)),
+    )
+
+
+def _lion_ar(group: Mapping[str, Any]) -> UpdateRule:
+    ordinary, nesterov = _lion_a(group), bool(group["nesterov"])
+    if not is_rotational(group):
+        if ordinary.weight_decay:
+            raise NoPrediction("not applicable: LionAR has no weight decay but in what it turns")
+        return ordinary
+    constant = lion_ar_constant(ordinary.beta2, nesterov, group["matching"])
+    corrected = ordinary.beta2 if group["inverse_bias_correction"] else 0.0
+    return _turned(group, constant, corrected, nesterov)
+
+
+def _rotational(group: Mapping[str, Any], ordinary: UpdateRule) -> UpdateRule:
+    """Read a group of a rotational variant: its ordinary optimizer's rule if nothing is turned."""
+    if not is_rotational(group):
+        return ordinary
+    return _turned(group, rotation_constant(ordinary))
+
+
+def _turned(
+    group: Mapping[str, Any],
+    constant: float,
+    corrected_beta: float = 0.0,
+    nesterov: bool = False,
+) -> RotationalRule:
+    angle, peak_lr = group["angle"], float(peak_lr_of(group))
+    if peak_lr == 0:  # paramwise_cfg's lr_mult=0
+        raise NoPrediction("not applicable: learning rate is 0")
+    return RotationalRule(
+        float(group["lr"]),
+        float(group["weight_decay"]),
+        constant=constant,
+        peak_lr=peak_lr,
+        schedule=group["schedule"],
+        angle=None if angle is None else float(angle),
+        corrected_beta=corrected_beta,
+        nesterov=nesterov,
+    )
+
+
+def _rotational_sgd(group: Mapping[str, Any]) -> UpdateRule:
+    return _rotational(group, _sgd({"dampening": 0.0, "nesterov": False, **group}))
+
+
+def _rotational_adamw(group: Mapping[str, Any]) -> UpdateRule:
+    return _rotational(group, _adamw(group))
+
+
+def _rotational_lion(group: Mapping[str, Any]) -> UpdateRule:
+    return _rotational(group, _lion(group))
+
+
 _SGD = {"lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
 _ADAM = {"lr": 1e-3, "betas": (0.9, 0.999)}
 _LION = {"lr": 1e-4, "betas": (0.9, 0.99), "weight_decay": 0.0}
 _TIMM = ("maximize", "caution", "corrected_weight_decay")
+_LION_A = {
+    "beta": 0.9,
+    "weight_decay": 0.0,
+    "nesterov": False,
+    "inverse_bias_correction": False,
+}
+_TURNED = {"weight_decay": 0.0, "schedule": "sqrt", "angle": None}
 _LION_PYTORCH = _Known(
     _lion, _LION, ("decoupled_weight_decay",), {"decoupled_weight_decay": "decoupled_wd"}
 )
@@ -89,6 +168,19 @@ _known: dict[str, _Known] = {
     "lion_pytorch.foreach.Lion": _LION_PYTORCH,
     "timm.optim.lion.Lion": _Known(_lion, _LION, _TIMM),
     "timm.optim.sgdw.SGDW": _Known(_sgdw, _SGD, _TIMM),
+    "smd_hooks.optim.lion_a.LionA": _Known(_lion_a, _LION_A),
+    "smd_hooks.optim.lion_ar.LionAR": _Known(
+        _lion_ar, {**_LION_A, "schedule": "linear", "matching": "adamw", "angle": None}
+    ),
+    "smd_hooks.optim.rotational_sgd.RotationalSGD": _Known(
+        _rotational_sgd, {"momentum": 0.9, **_TURNED}
+    ),
+    "smd_hooks.optim.rotational_adamw.RotationalAdamW": _Known(
+        _rotational_adamw, {"betas": (0.9, 0.999), **_TURNED}
+    ),
+    "smd_hooks.optim.rotational_lion.RotationalLion": _Known(
+        _rotational_lion, {"betas": (0.9, 0.99), **_TURNED}
+    ),
 }
 
 _SHORT_NAMES = {
@@ -104,7 +196,31 @@ _SHORT_NAMES = {
     "lion_pytorch.Lion": "lion_pytorch.lion_pytorch.Lion",
     "timm.optim.Lion": "timm.optim.lion.Lion",
     "timm.optim.SGDW": "timm.optim.sgdw.SGDW",
+    # ours, in the registry and in the package
+    **{
+        prefix + name.rpartition(".")[2]: name
+        for name in _known
+        if name.startswith("smd_hooks.")
+        for prefix in ("", "smd_hooks.", "smd_hooks.optim.")
+    },
 }
+
+
+ROTATIONAL_UPDATE = "smd_rotational_update"
+"""Attribute of an optimizer that is constrained from outside: its options, as a mapping."""
+
+
+def constrained_group(optimizer: object, group: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return a group with the options that its matrices are turned by, which it may override.
+
+    Returns:
+        None where :class:`smd_hooks.optim.RotationalUpdate` turns nothing of it.
+    """
+    options = getattr(optimizer, ROTATIONAL_UPDATE, None)
+    if options is None:
+        return None
+    merged = {**options, **group}
+    return merged if is_rotational(merged) else None
 
 
 def register_rule(optimizer: str | type, reader: Reader) -> None:
@@ -136,7 +252,12 @@ def read_optimizer(optimizer: object, group: Mapping[str, Any]) -> UpdateRule:
     known = _known.get(name)
     kept_aside = known.attributes.items() if known else ()
     options = {option: getattr(optimizer, attribute, None) for option, attribute in kept_aside}
-    return _read(name, known, {**group, **options})
+    rule = _read(name, known, {**group, **options})
+    turned = constrained_group(optimizer, group)
+    if turned is None:
+        return rule
+    # beside a set angle the constant says nothing
+    return _turned(turned, rotation_constant(rule) if turned["angle"] is None else 1.0)
 
 
 def read_config(config: Mapping[str, Any]) -> UpdateRule:
@@ -162,7 +283,10 @@ def _read(name: str, known: _Known | None, group: Mapping[str, Any]) -> UpdateRu
             )
     try:
         rule = known.read(group)
-        settings = {k: v if isinstance(v, bool) else float(v) for k, v in vars(rule).items()}
+        settings: dict[str, Any] = {
+            k: v if v is None or isinstance(v, bool | str) else float(v)
+            for k, v in vars(rule).items()
+        }
     except NoPrediction:
         raise
     except KeyError as missing:
@@ -170,10 +294,10 @@ def _read(name: str, known: _Known | None, group: Mapping[str, Any]) -> UpdateRu
     except Exception as error:  # a user's reader must not end the training
         reason = f"{type(error).__name__}: {error}"
         raise NoPrediction(f"no prediction for {short}: its reader failed ({reason})") from error
-    if type(rule) not in (SGDRule, AdamRule, LionRule):
+    if type(rule) not in FAMILIES.values():
+        families = ", ".join(family.__name__ for family in FAMILIES.values())
         raise NoPrediction(
-            f"no prediction for {short}: its reader gave {type(rule).__name__}, "
-            "not SGDRule, AdamRule or LionRule"
+            f"no prediction for {short}: its reader gave {type(rule).__name__}, not {families}"
         )
     return type(rule)(**settings)
 

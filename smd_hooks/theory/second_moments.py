@@ -21,8 +21,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .diffusion import L2_ADAM
-from .update_rules import AdamRule, LionRule, NoPrediction, SGDRule, UpdateRule
+from .diffusion import L2_ADAM, TURNED
+from .rotation import inverse_bias_factor
+from .update_rules import (
+    AdamRule,
+    LionRule,
+    NoPrediction,
+    RotationalRule,
+    SGDRule,
+    UpdateRule,
+)
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +87,7 @@ def driving_moment(rule: UpdateRule, moments: StepMoments, lr: ArrayLike | None 
         AdamW; ‖u‖² − 2⟨w,u⟩/η for sign rules. Of the moments' shape.
 
     Raises:
-        NoPrediction: Adam with L2, or a rule of no known family.
+        NoPrediction: Adam with L2, a rotational rule, or a rule of no known family.
 
     Source: Wan et al., *Spherical Motion Dynamics*, Theorem 2 (heavy ball); else derived.
     """
@@ -109,12 +117,18 @@ def _(rule: LionRule, moments: StepMoments, lr: ArrayLike | None = None) -> Floa
         return moments.need("direction") - 2 * moments.need("radial") / eta
 
 
+@driving_moment.register
+def _(rule: RotationalRule, moments: StepMoments, lr: ArrayLike | None = None) -> Floats:
+    raise NoPrediction(TURNED)
+
+
 def early_excess(rule: UpdateRule, seen: ArrayLike) -> Floats:
     """How much larger ‖u‖² is at a weight's first steps than it will be, by bias correction.
 
     A bias-corrected mean of few white gradients averages less out: the mean of n has
     (1+βⁿ)/(1−βⁿ) times the square of a mean of infinitely many. AdamW's first u is nearly
-    a sign vector, (1+β₁)/(1−β₁) times what it comes to; 19 at β₁ = .9.
+    a sign vector, (1+β₁)/(1−β₁) times what it comes to; 19 at β₁ = .9. An inverse bias
+    correction makes the first steps smaller instead; that of a rotational rule is known.
 
     Args:
         rule: The update rule; 1 for those without bias correction.
@@ -123,6 +137,9 @@ def early_excess(rule: UpdateRule, seen: ArrayLike) -> Floats:
     Source: derived.
     """
     seen = np.asarray(seen, float)
+    if isinstance(rule, RotationalRule):
+        factor: Floats = inverse_bias_factor(rule.corrected_beta, seen, rule.nesterov)
+        return factor**2
     if not isinstance(rule, AdamRule):
         return np.ones_like(seen)
     return _excess(rule.beta1**seen)

@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 
 from .diffusion import step_exponent
 from .equilibrium import relaxation_time
-from .second_moments import Floats, Memory, StepMoments, first_memory
-from .update_rules import SGDRule, UpdateRule
+from .rotation import step_angle
+from .second_moments import Floats, Memory, StepMoments, early_excess, first_memory
+from .update_rules import RotationalRule, SGDRule, UpdateRule
 
 TINY = float(np.finfo(float).tiny)
 
@@ -50,6 +51,7 @@ def relaxation_ratio(
     With step exponent p, x = (r/r*)^(2+2p) relaxes to 1 as e^(−t/τ), is multiplied by k
     when lr becomes lr/k, and by c^(2+2p) when the weight is multiplied by c;
     Δ/Δ* = x^(−1/2). After one drop from equilibrium this is [1 + (k−1)·e^(−t/τ)]^(−1/2).
+    It is 1 throughout for a rotational rule.
 
     Args:
         rule: The update rule; its lr and weight decay are not used.
@@ -68,6 +70,8 @@ def relaxation_ratio(
     Source: derived from Theorem 2 of Wan et al., *Spherical Motion Dynamics*.
     """
     steps, lr, decay = (np.asarray(a, float) for a in (steps, lr, weight_decay))
+    if isinstance(rule, RotationalRule):
+        return np.ones_like(lr)
     c = np.ones_like(lr) if rescale is None else np.asarray(rescale, float)
     power = 2 + 2 * step_exponent(rule)
     x, ratio = initial**power, np.empty_like(lr)
@@ -93,7 +97,8 @@ def second_moment_trajectory(
 ) -> Trajectory:
     """Carry each layer's norm and memory of earlier steps along the schedule, step by step.
 
-    Between samples everything measured is held at the earlier sample's value.
+    Between samples everything measured is held at the earlier sample's value. A rotational
+    rule needs nothing measured: each step turns by the angle that is set, and no norm changes.
 
     Args:
         rule: The update rule; its lr and weight decay are not used.
@@ -116,6 +121,9 @@ def second_moment_trajectory(
     Dynamics*, proof of Theorem 2; the other forms are derived.
     """
     steps = np.asarray(steps, int)
+    if isinstance(rule, RotationalRule):
+        seen = steps - steps[0] + 1.0 if from_first_step else np.full(len(steps), np.inf)
+        return _set_trajectory(rule, seen, lr, weight_decay, initial_norm)
     norm, angle = np.empty_like(lr, float), np.empty_like(lr, float)
     r2 = np.asarray(initial_norm, float) ** 2
     memory: Memory | None = None
@@ -142,3 +150,13 @@ def second_moment_trajectory(
             r2 = np.maximum(q**2 * r2 - 2 * q * eta * wu + eta**2 * u2, TINY)
             memory.move(q, eta)
     return Trajectory(norm, angle)
+
+
+def _set_trajectory(
+    rule: RotationalRule, seen: Floats, lr: Floats, weight_decay: Floats, initial_norm: Floats
+) -> Trajectory:
+    lr, weight_decay = np.asarray(lr, float), np.asarray(weight_decay, float)
+    settings = (rule.constant, rule.peak_lr, rule.schedule, rule.angle)
+    angle: Floats = step_angle(lr, weight_decay, *settings)
+    early = np.sqrt(early_excess(rule, seen))[:, None]
+    return Trajectory(np.broadcast_to(initial_norm, np.shape(lr)).astype(float), angle * early)

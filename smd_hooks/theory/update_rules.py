@@ -1,10 +1,10 @@
 """What an optimizer does to a weight in one step, as data.
 
-Three families cover the optimizers that theory speaks of: a momentum buffer of gradients
-(SGD), the same divided by a running root mean square (Adam), and the sign of a blend of
-both (Lion). A rule is plain numbers, so the same object serves the probe (which reads it
-off a live optimizer), the records (which store it as JSON) and the forecast (which reads
-it off a config).
+Three families cover the ordinary optimizers that theory speaks of: a momentum buffer of
+gradients (SGD), the same divided by a running root mean square (Adam), and the sign of a
+blend of both (Lion). A fourth turns weights by a set angle (rotational). A rule is plain
+numbers, so the same object serves the probe (which reads it off a live optimizer), the
+records (which store it as JSON) and the forecast (which reads it off a config).
 
 Throughout, g is the loss gradient, and a step is w' = (1 − ηλ)·w − η·u where weight decay
 is decoupled, w' = w − η·u where it is coupled, that is, a part of u.
@@ -17,6 +17,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 Rule = TypeVar("Rule", bound="UpdateRule")
+
+SCHEDULES = ("linear", "sqrt")
+"""How a set angle may follow the learning rate, see :func:`smd_hooks.theory.step_angle`."""
 
 
 class NoPrediction(ValueError):
@@ -82,7 +85,7 @@ class UpdateRule:
         LionRule(lr=0.001, weight_decay=0.1, beta1=0.9, beta2=0.99, scale=1.0)
         """
         settings = dict(record)
-        family = _FAMILIES.get(settings.pop("type", None))
+        family = FAMILIES.get(settings.pop("type", None))
         if family is None or not settings.keys() <= {field.name for field in fields(family)}:
             raise NoPrediction(f"no prediction for {dict(record)}: not a rule known here")
         return family(**settings)
@@ -189,10 +192,74 @@ class LionRule(UpdateRule):
         _check_forgetting(self, "beta1", "beta2")
 
 
+@dataclass(frozen=True)
+class RotationalRule(UpdateRule):
+    """An optimizer that turns each weight by a set angle and keeps its norm: LionAR and kin.
+
+    The weight is in equilibrium by construction, from the first step on. What is set is
+    :func:`smd_hooks.theory.step_angle`; the settings are that function's.
+
+    Attributes:
+        constant: c, of what the peak's angle is, c·√(peak_lr · weight_decay).
+        peak_lr: Learning rate at the peak of the schedule.
+        schedule: ``"linear"`` or ``"sqrt"``: how the angle follows the learning rate.
+        angle: The peak's angle in radians, if it was given instead of a weight decay.
+        corrected_beta: Decay of the running mean whose early steps an inverse bias
+            correction makes smaller; 0 without such a correction.
+        nesterov: Whether that mean's sign is taken with Nesterov's look-ahead.
+
+    Raises:
+        NoPrediction: A setting is not positive where it must be, or the schedule is no
+            known one.
+
+    Source: Kosson et al., *Rotational Equilibrium*, §5, and *Analyzing & Reducing the Need
+    for Learning Rate Warmup in GPT Training*, §5.
+    """
+
+    constant: float
+    peak_lr: float
+    schedule: str = "linear"
+    angle: float | None = None
+    corrected_beta: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("constant", "peak_lr", "angle"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise NoPrediction(f"no prediction for {name}={value}: not positive")
+        if self.schedule not in SCHEDULES:
+            raise NoPrediction(f"no prediction for schedule={self.schedule!r}: not linear or sqrt")
+        _check_forgetting(self, "corrected_beta")
+
+    @property
+    def angular_update(self) -> float:
+        """Angle of a step at this learning rate and weight decay, in radians.
+
+        It is what an inverse bias correction comes to; see
+        :func:`smd_hooks.theory.early_excess` for the steps before.
+        """
+        from .rotation import step_angle  # constants of rules stand there: it imports this file
+
+        settings = (self.constant, self.peak_lr, self.schedule, self.angle)
+        return float(step_angle(self.lr, self.weight_decay, *settings))
+
+    @property
+    def peak_angle(self) -> float:
+        """Angle of a step at the peak of the schedule, in radians."""
+        return self.at(self.peak_lr, self.weight_decay).angular_update
+
+
 def _check_forgetting(rule: UpdateRule, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(rule, name) < 1:
             raise NoPrediction(f"no prediction for {name}={getattr(rule, name)}: not in [0, 1)")
 
 
-_FAMILIES: dict[Any, type[UpdateRule]] = {"SGD": SGDRule, "Adam": AdamRule, "Lion": LionRule}
+FAMILIES: dict[Any, type[UpdateRule]] = {
+    "SGD": SGDRule,
+    "Adam": AdamRule,
+    "Lion": LionRule,
+    "Rotational": RotationalRule,
+}
+"""Every family by the ``type`` that records know it by."""

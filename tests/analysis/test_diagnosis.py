@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from smd_hooks.analysis import predict, score
-from smd_hooks.analysis.diagnosis import (
+from smd_hooks.analysis.causes import (
     ASSUMPTION,
     DRIFT,
     IN_EQUILIBRIUM,
@@ -22,8 +22,8 @@ from smd_hooks.analysis.diagnosis import (
     ROUNDING,
     TOO_SHORT,
     UNEXPLAINED,
-    diagnose,
 )
+from smd_hooks.analysis.diagnosis import diagnose
 from smd_hooks.theory import (
     AdamRule,
     SGDRule,

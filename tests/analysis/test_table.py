@@ -184,6 +184,23 @@ def test_one_odd_run_costs_no_other_its_row(folder: Path, config: str) -> None:
     assert table.loc["ours", "accuracy/top1"] == 97.5
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "hooks", "shown"),
+    [
+        ("type='smd_hooks.LionAR', lr=0.1", "", "LionAR"),
+        ("type='LionAR', lr=0.1, nesterov=True", "", "LionAR(nesterov=True)"),
+        ("type='RotationalSGD', lr=0.1, momentum=0.8", "", "RotationalSGD(momentum=0.8)"),
+        ("type='SGD', lr=0.1", "dict(type='RotationalUpdateHook')", "SGD, turned"),
+        ("type='SGD', lr=0.1", "dict(type='smd_hooks.EquilibriumRescaleHook')", "SGD, rescaled"),
+    ],
+)
+def test_how_optimizers_are_shown(tmp_path: Path, optimizer: str, hooks: str, shown: str) -> None:
+    config = f"optim_wrapper = dict(optimizer=dict({optimizer}))\ncustom_hooks = [{hooks}]\n"
+    launch(tmp_path, "20260101_000000", config=config)
+    (row,) = result_table(load_runs(tmp_path)).to_dict("records")
+    assert row["optimizer"] == shown
+
+
 def test_the_run_column_is_always_shown() -> None:
     empty = pd.DataFrame([{"run": "", "status": "finished"}])
     assert "finished" in render_terminal(empty)

@@ -11,6 +11,7 @@ import numpy as np
 
 from smd_hooks.records import RecordWriter
 from smd_hooks.theory import (
+    RotationalRule,
     SGDRule,
     UpdateRule,
     equilibrium_angle,
@@ -72,6 +73,31 @@ def perfect_samples(
     after[:-1] += np.diff(norm) / np.diff(steps)
     jump = np.flatnonzero(np.diff(rates) + np.diff(decay))  # where the weights do not jump
     after[jump] = norm[jump + 1]
+    return _samples(steps, rates, decay, norm, after, angle, weights)
+
+
+TURNED = RotationalRule(0.1, 0.005, constant=0.5, peak_lr=0.1)
+
+
+def turned_samples(
+    steps: Sequence[int], rates: np.ndarray, rule: RotationalRule = TURNED, weights: int = 1
+) -> dict[str, np.ndarray]:
+    """Weights of norm 3 that turn by the set angle; gradients of any size, here 1."""
+    decay, norm = np.full(len(rates), rule.weight_decay), np.full(len(rates), 3.0)
+    angle = np.array([rule.at(lr, rule.weight_decay).angular_update for lr in rates])
+    return _samples(steps, rates, decay, norm, norm, angle, weights)
+
+
+def _samples(
+    steps: Sequence[int],
+    rates: np.ndarray,
+    decay: np.ndarray,
+    norm: np.ndarray,
+    after: np.ndarray,
+    angle: np.ndarray,
+    weights: int,
+) -> dict[str, np.ndarray]:
+    n = len(rates)
     one = {
         "step": np.asarray(steps),
         "iteration": np.asarray(steps),

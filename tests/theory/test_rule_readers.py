@@ -13,6 +13,7 @@ import timm.optim
 import torch
 from lion_pytorch.cautious_lion import Lion as CautiousLion
 
+from smd_hooks.optim import LionA, LionAR, RotationalAdamW, RotationalLion, RotationalSGD
 from smd_hooks.theory import (
     AdamRule,
     LionRule,
@@ -53,6 +54,21 @@ KNOWN: list[tuple[Callable[..., Any], dict[str, Any], UpdateRule]] = [
         LionRule(0.01, 0.1, 0.8, 0.95),
     ),
     (timm.optim.Lion, {"lr": 0.01, "betas": (0.8, 0.95)}, LionRule(0.01, 0.0, 0.8, 0.95)),
+    (
+        LionA,
+        {"lr": 0.01, "beta": 0.8, "weight_decay": 0.1},
+        LionRule(0.01, 0.1, 0.8, 0.8, ((1 - 0.8) / (1 + 0.8)) ** 0.5),
+    ),
+    (
+        LionA,
+        {"lr": 0.01, "beta": 0.8, "weight_decay": 0.1, "nesterov": True},
+        LionRule(0.01, 0.1, 0.8**2, 0.8, ((1 - 0.8) / (1 + 0.8)) ** 0.5),
+    ),
+    # without weight decay nothing is turned
+    (LionAR, {"lr": 0.01}, LionRule(0.01, 0.0, 0.9, 0.9, ((1 - 0.9) / (1 + 0.9)) ** 0.5)),
+    (RotationalSGD, {"lr": 0.01, "momentum": 0.8}, SGDRule(0.01, 0.0, 0.8)),
+    (RotationalAdamW, {"lr": 0.01, "betas": (0.8, 0.95)}, AdamRule(0.01, 0.0, 0.8, 0.95)),
+    (RotationalLion, {"lr": 0.01, "betas": (0.8, 0.95)}, LionRule(0.01, 0.0, 0.8, 0.95)),
 ]
 
 
@@ -226,7 +242,7 @@ def test_the_rule_makes_the_optimizers_own_step(
             u = m / (1 - rule.beta1 ** (t + 1)) / (s / (1 - rule.beta2 ** (t + 1))).sqrt()
         else:
             assert isinstance(rule, LionRule)
-            u = (rule.beta1 * m + (1 - rule.beta1) * g).sign()
+            u = rule.scale * (rule.beta1 * m + (1 - rule.beta1) * g).sign()
             m = rule.beta2 * m + (1 - rule.beta2) * g
         w = w * (1 - rule.lr * rule.weight_decay if decoupled else 1) - rule.lr * u
     assert torch.allclose(parameter.detach(), w, rtol=0, atol=1e-8)

@@ -4,13 +4,22 @@ import json
 
 import pytest
 
-from smd_hooks.theory import AdamRule, LionRule, NoPrediction, SGDRule, UpdateRule
+from smd_hooks.theory import (
+    AdamRule,
+    LionRule,
+    NoPrediction,
+    RotationalRule,
+    SGDRule,
+    UpdateRule,
+)
 
 RULES = [
     SGDRule(0.1, 1e-4, 0.9, nesterov=True),
     SGDRule(0.1, 1e-4, 0.9, 0.5, decoupled=True),
     AdamRule(1e-3, 0.1, 0.8, 0.95, decoupled=False),
     LionRule(1e-4, 1.0, 0.95, 0.98, 0.5),
+    RotationalRule(1e-3, 0.1, 0.3, 1e-2),
+    RotationalRule(1e-3, 0.1, 0.3, 1e-2, "sqrt", 0.02, 0.98, True),
 ]
 
 
