@@ -1,7 +1,7 @@
 """SMD Hooks: how fast each scale-invariant layer turns, and how fast it should.
 
-Importing this package registers the hooks with MMEngine where MMEngine is in use; so does
-:class:`StepProbe`, for scripts that import MMEngine later. Reading results needs neither
+Importing this package registers the hooks and optimizers with MMEngine where MMEngine is in use;
+so does :class:`StepProbe` or an optimizer, for scripts that import MMEngine later. Reading results needs neither
 MMEngine nor torch.
 """
 
@@ -17,17 +17,34 @@ __version__ = "0.1.0"
 
 _HOME = {
     "StepProbe": "measure",
+    "LionA": "optim",
+    "LionAR": "optim",
+    "RotationalAdamW": "optim",
+    "RotationalLion": "optim",
+    "RotationalSGD": "optim",
     "SMDHook": "hooks",
     "EquilibriumRescaleHook": "hooks",
+    "RotationalUpdateHook": "hooks",
     "load_runs": "analysis",
 }
-__all__ = ["EquilibriumRescaleHook", "SMDHook", "StepProbe", "load_runs"]
+__all__ = [
+    "EquilibriumRescaleHook",
+    "LionA",
+    "LionAR",
+    "RotationalAdamW",
+    "RotationalLion",
+    "RotationalSGD",
+    "RotationalUpdateHook",
+    "SMDHook",
+    "StepProbe",
+    "load_runs",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'smd_hooks' has no attribute {name!r}")
-    if _HOME[name] == "measure":
+    if _HOME[name] in ("measure", "optim"):
         with suppress(ImportError):  # a broken MMEngine is none of a plain loop's business
             _register()
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

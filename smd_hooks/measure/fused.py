@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import shlex
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,17 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .compiled_c import PIECE, address, compiled, share_out
 from .geometry import STEP_SUMS, step_sums
 
 SOURCE = Path(__file__).with_name("step_sums.c")
-# sums may be reordered, so that they vectorize; nothing else of IEEE arithmetic is given up
-# (-ffast-math would also change how the whole process rounds tiny numbers)
-FLAGS = ("-O3", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno")
 WORTH_COMPILING = 5_000_000
 """Elements per measured step from which torch's compiler earns its seconds, on a GPU."""
-
-PIECE = 1 << 18
-"""Elements that a thread takes at a time."""
 FLOAT = 4
 """Bytes of the elements that the C form reads."""
 
@@ -76,25 +65,12 @@ def _compiled() -> Callable[..., Tensor]:
 @cache
 def load() -> Callable[[Sequence[Vectors]], Tensor] | None:
     """Compile and load the C form; None where there is no working compiler."""
-    for native in (("-march=native",), ()):
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                library = Path(folder) / "step_sums.so"
-                command = [*_compiler(), *FLAGS, *native, "-shared", "-fPIC", "-o", str(library)]
-                subprocess.run([*command, str(SOURCE)], check=True, capture_output=True, timeout=60)
-                function = ctypes.CDLL(str(library)).step_sums
-        except (OSError, subprocess.SubprocessError):
-            continue
-        function.restype = None
-        return lambda steps: _call(function, steps)
-    return None
-
-
-def _compiler() -> list[str]:
-    found = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if not found:
-        raise OSError("no C compiler")
-    return shlex.split(found)
+    library = compiled(SOURCE)
+    if library is None:
+        return None
+    function = library.step_sums
+    function.restype = None
+    return lambda steps: _call(function, steps)
 
 
 def _call(function: Any, steps: Sequence[Vectors]) -> Tensor:
@@ -117,20 +93,8 @@ def _call(function: Any, steps: Sequence[Vectors]) -> Tensor:
 
     def work(share: slice) -> None:
         arrays = (pointers[share], counts[share], out[share])
-        number = ctypes.c_long(len(arrays[1]))
-        function(number, *(ctypes.c_void_p(array.ctypes.data) for array in arrays))
+        function(ctypes.c_long(len(arrays[1])), *map(address, arrays))
 
-    threads = torch.get_num_threads() if counts.sum() > PIECE else 1
-    cuts = np.searchsorted(counts.cumsum(), np.linspace(0, counts.sum(), threads + 1)[1:-1])
-    shares = [slice(*ends) for ends in zip([0, *cuts], [*cuts, len(counts)], strict=True)]
-    others = [_pool(threads).submit(work, share) for share in shares[1:]]
-    work(shares[0])
-    for other in others:
-        other.result()
+    share_out(work, counts)
     # in the order of the pieces, whoever did them: the sums do not depend on threads
     return torch.from_numpy(np.add.reduceat(out, first))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads - 1, "smd_step_sums")

@@ -9,12 +9,14 @@ static void piece_sums(const float *before, const float *after, const float *gra
 {
     double ww = 0, wd = 0, dd = 0, gg = 0, wg = 0, bg = 0;
     if (buffer) {
+#pragma omp simd reduction(+ : ww, wd, dd, gg, wg, bg)
         for (long i = 0; i < n; i++) {
             double w = before[i], d = after[i] - w, g = gradient[i];
             ww += w * w; wd += w * d; dd += d * d;
             gg += g * g; wg += w * g; bg += buffer[i] * g;
         }
     } else {
+#pragma omp simd reduction(+ : ww, wd, dd, gg, wg)
         for (long i = 0; i < n; i++) {
             double w = before[i], d = after[i] - w, g = gradient[i];
             ww += w * w; wd += w * d; dd += d * d;
