@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.speed import measure
+from benchmarks.speed import measure, optim
 
 
 def add_parser(commands: Any) -> None:
@@ -12,3 +12,4 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("speed", help="time the library beside its peers")
     timings = parser.add_subparsers(dest="timing", required=True)
     measure.add_parser(timings)
+    optim.add_parser(timings)

@@ -9,21 +9,17 @@ hooks are timed, not the optimizer's step between them.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchvision.models
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from benchmarks.errors import UsageError
 from benchmarks.provenance import provenance
 from benchmarks.speed.methods import PeerLogger, WeightCopy, how_sums_are_done, matrices
 from benchmarks.speed.parameter_sets import SETS, random_parameters
@@ -34,6 +30,15 @@ from benchmarks.speed.stopwatch import (
     between_marks,
     peak_memory,
     without_synchronisation,
+)
+from benchmarks.speed.timing import (
+    WARM_UP,
+    add_arguments,
+    command_line,
+    prepare,
+    spread,
+    verdict,
+    write_json,
 )
 from smd_hooks import StepProbe
 
@@ -47,8 +52,6 @@ TARGETS = {"peer": 0.5, "copy": 3.0}
 SHARE_TARGET = {"cuda": 0.01, "cpu": 0.02}
 """The probe's cost over a ResNet-50 training step's, at most."""
 BATCH = {"cuda": 256, "cpu": 16}
-WARM_UP = 2
-"""Steps per method before the timed ones; what compiles does so there at the latest."""
 ROUNDS = 15
 
 
@@ -83,31 +86,20 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "measure", help="what one measured step costs", description=__doc__
     )
-    parser.add_argument("--model", nargs="+", choices=list(SETS), default=list(SETS))
-    parser.add_argument("--device", choices=["cpu", "cuda"], default=_default_device())
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="timed steps per method")
+    add_arguments(parser, ROUNDS)
     parser.add_argument(
         "--training-step",
         action="store_true",
         help="also the share of a real ResNet-50 training step "
         f"(batch {BATCH['cuda']} on a GPU, {BATCH['cpu']} on a CPU)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.set_defaults(run=run)
-
-
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def run(args: argparse.Namespace) -> int:
     """Time, print Markdown; always 0: a benchmark reports."""
     started = time.monotonic()
-    _check(args)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+    device = prepare(args)
     costs = [
         cost_of_a_step(model, optimizer, device, args.rounds)
         for model in args.model
@@ -116,11 +108,7 @@ def run(args: argparse.Namespace) -> int:
     shares = (
         share_of_training(device, BATCH[device.type], args.rounds) if args.training_step else []
     )
-    command = (
-        f"python -m benchmarks speed measure --model {' '.join(args.model)} --device {device} "
-        f"--threads {torch.get_num_threads()} --rounds {args.rounds}"
-    )
-    command += " --training-step" if args.training_step else ""
+    command = command_line("measure", args) + (" --training-step" if args.training_step else "")
     about = [
         *provenance(command, time.monotonic() - started),
         f"- threads: {torch.get_num_threads()}",
@@ -134,18 +122,8 @@ def run(args: argparse.Namespace) -> int:
             "costs": [asdict(cost) for cost in costs],
             "training_step_shares": shares,
         }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(args.json, figures)
     return 0
-
-
-def _check(args: argparse.Namespace) -> None:
-    if args.rounds < 1:
-        raise UsageError(f"--rounds {args.rounds}: give 1 or more")
-    if args.threads is not None and args.threads < 1:
-        raise UsageError(f"--threads {args.threads}: give 1 or more")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no GPU here; leave it out to use the CPU")
 
 
 def cost_of_a_step(model: str, optimizer: str, device: torch.device, rounds: int) -> Cost:
@@ -283,15 +261,4 @@ def report(
         lines.append("- on a GPU: not measured")
     else:
         lines.append("- no measured step waited for the GPU (torch.cuda.set_sync_debug_mode)")
-    return lines
-
-
-def spread(values: Sequence[float], scale: float = 1.0) -> str:
-    """Median, and 10th to 90th percentile."""
-    low, median, high = np.quantile(np.asarray(values) * scale, (0.1, 0.5, 0.9))
-    return f"{median:.3g} ({low:.3g}–{high:.3g})"
-
-
-def verdict(ratios: Sequence[float], limit: float) -> str:
-    """Whether the median keeps to its limit."""
-    return "holds" if np.median(ratios) <= limit else "FAILS"
+    return [*lines, "- the cost of one optimizer step: [optim.md](optim.md)"]

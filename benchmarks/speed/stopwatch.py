@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from torch.autograd.profiler import profile, record_function
 from torch.optim import Optimizer
 
 Named = Sequence[tuple[str, Tensor]]
+Result = TypeVar("Result")
+Spans = list[tuple[int, int]]
 
 
 class Attached(Protocol):
@@ -120,9 +122,7 @@ def peak_memory(optimizer: Optimizer, named: Named, method: Method, device: torc
     ):
         for _ in range(2):
             optimizer.step()
-    events = profiler.kineto_results.events()
-    spans = [(e.start_ns(), e.start_ns() + e.duration_ns()) for e in events if e.name() == label]
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    spans, changes = _spans_and_changes(profiler, label)
     moments = [moment for moment, _ in changes]
     held = list(accumulate((change for _, change in changes), initial=0))
     # what is held when a span begins, and after each change within it
@@ -130,6 +130,35 @@ def peak_memory(optimizer: Optimizer, named: Named, method: Method, device: torc
         max(held[bisect_left(moments, begin) : bisect_right(moments, end) + 1])
         for begin, end in spans
     )
+
+
+def memory_kept(
+    works: Sequence[Callable[[], Result]], device: torch.device
+) -> list[tuple[Result, int]]:
+    """Do one work after the other; return each one's result and the bytes that it leaves."""
+    if device.type == "cuda":
+        return [_kept_on_cuda(work) for work in works]
+    label, results = "work", []
+    with profile(profile_memory=True) as profiler:
+        for work in works:
+            with record_function(label):
+                results.append(work())
+    spans, changes = _spans_and_changes(profiler, label)
+    kept = [sum(change for at, change in changes if begin <= at <= end) for begin, end in spans]
+    return list(zip(results, kept, strict=True))
+
+
+def _kept_on_cuda(work: Callable[[], Result]) -> tuple[Result, int]:
+    before = torch.cuda.memory_allocated()
+    return work(), torch.cuda.memory_allocated() - before
+
+
+def _spans_and_changes(profiler: Any, label: str) -> tuple[Spans, Spans]:
+    """Return (begin, end) of what has the label, and (moment, bytes) of memory's changes."""
+    events = profiler.kineto_results.events()
+    spans = [(e.start_ns(), e.start_ns() + e.duration_ns()) for e in events if e.name() == label]
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    return sorted(spans), sorted(changes)
 
 
 def _peak_on_cuda(optimizer: Optimizer, named: Named, method: Method) -> int:

@@ -13,10 +13,17 @@ from torch import nn
 
 from benchmarks.__main__ import main
 from benchmarks.speed import measure
-from benchmarks.speed.measure import SETS, share_of_training, spread, verdict
+from benchmarks.speed.measure import share_of_training
 from benchmarks.speed.methods import PeerLogger, WeightCopy, how_sums_are_done, matrices
-from benchmarks.speed.parameter_sets import random_parameters
-from benchmarks.speed.stopwatch import Named, Stopwatch, between_marks, peak_memory
+from benchmarks.speed.parameter_sets import SETS, random_parameters
+from benchmarks.speed.stopwatch import (
+    Named,
+    Stopwatch,
+    between_marks,
+    memory_kept,
+    peak_memory,
+)
+from benchmarks.speed.timing import spread, verdict
 from smd_hooks.measure import fused
 
 CPU = torch.device("cpu")
@@ -86,6 +93,19 @@ def test_memory_counts_what_is_kept_from_construction_on() -> None:
     assert copies < peak_memory(optimizer, named, PeerLogger, CPU) < 2.5 * copies
 
 
+def test_memory_kept_is_what_outlives_the_work() -> None:
+    before = torch.zeros(1000)
+
+    def work() -> list[torch.Tensor]:
+        passing = torch.zeros(5000)
+        before.add_(passing.sum())
+        return [torch.zeros(300), torch.zeros(2, dtype=torch.float64)]
+
+    for result, kept in memory_kept([work, work], CPU):
+        assert sum(tensor.numel() for tensor in result) == 302
+        assert kept == 1216
+
+
 @pytest.mark.parametrize(("lr", "resolved"), [(1e-1, True), (1e-6, False)])
 def test_peer_logs_angles_as_peers_do(lr: float, resolved: bool) -> None:
     named = random_parameters({"w": (200, 300)}, CPU)
@@ -126,6 +146,7 @@ def test_command_reports_each_optimizer_beside_its_peers(
         assert min(cost["memory"].values()) >= 4 * cost["measured"]
 
 
+@pytest.mark.parametrize("timing", ["measure", "optim"])
 @pytest.mark.parametrize(
     ("options", "what"),
     [
@@ -139,9 +160,9 @@ def test_command_reports_each_optimizer_beside_its_peers(
     ],
 )
 def test_unusable_options_are_one_line(
-    options: list[str], what: str, capsys: pytest.CaptureFixture[str]
+    timing: str, options: list[str], what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["speed", "measure", *options]) == 2
+    assert main(["speed", timing, *options]) == 2
     error = capsys.readouterr().err
     assert what in error
     assert error.count("\n") == 1
