@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -17,9 +18,10 @@ from tests.conftest import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def block(containing: str) -> str:
+def block(*containing: str) -> str:
+    """Return the one block of Python that has all these words in it."""
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    (found,) = [text for text in blocks if containing in text]
+    (found,) = [text for text in blocks if all(word in text for word in containing)]
     return found
 
 
@@ -30,6 +32,31 @@ def test_the_plain_pytorch_loop_runs() -> None:
     assert done.returncode == 0, done.stderr
     assert "angular_update" in done.stdout
     assert "0.weight" in done.stdout
+
+
+def test_the_plain_pytorch_loop_with_lion_ar_runs() -> None:
+    told = """
+turning = optimizer.param_groups[0]["param_names"]
+radii = [state["radius"].norm() for state in optimizer.state.values() if "radius" in state]
+print(turning, float(radii[0] / model[0].weight.norm()) - 1 < 1e-6, len(radii))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", block("find_scale_invariant") + told],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['0.weight'] True 1\n"
+
+
+def test_every_name_of_ours_is_importable() -> None:
+    names = set(re.findall(r"\bsmd_hooks\.(\w+(?:\.\w+)*)", README))
+    names |= {f"{n}" for n in re.findall(r"`(\w+(?:Hook|A|AR|SGD|AdamW))(?:\(.*?\))?`", README)}
+    assert len(names) >= 8
+    for name in sorted(names):
+        home, _, last = f"smd_hooks.{name}".rpartition(".")
+        assert hasattr(importlib.import_module(home), last), name
 
 
 def test_every_file_that_is_named_exists() -> None:
@@ -50,7 +77,7 @@ def test_every_column_that_is_explained_is_in_the_table() -> None:
 def test_three_lines_measure_a_stock_mmdet_config(tmp_path: Path, shared_data: Path) -> None:
     """On real photos; nothing in the stock recipe is scale-invariant, and the hook says why."""
     root = shared_data / "coco_small"
-    (tmp_path / "mine.py").write_text(block("mmdet::mask_rcnn"))
+    (tmp_path / "mine.py").write_text(block("mmdet::mask_rcnn", "SMDHook"))
     ann_file = root / "annotations" / "instances_val2017.json"
     options = {
         "train_dataloader.dataset.data_root": f"{root}/",

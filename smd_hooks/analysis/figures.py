@@ -43,7 +43,7 @@ def draw_angular_updates(runs: Sequence[Run], path: Path) -> None:
     runs = [run for run in runs if len(run.predicted)]
     if not runs:
         raise ValueError("nothing to draw: no run has scale-invariant weights with a prediction")
-    figure = Figure(figsize=(1.2 + 4.4 * len(runs), 6.6), layout="constrained")
+    figure = Figure(figsize=(2.2 + 3.4 * len(runs), 6.6), layout="constrained")
     axes = figure.subplots(2, len(runs), squeeze=False, sharex="col", sharey="row")
     for column, run in enumerate(runs):
         _draw_angles(axes[0, column], run)

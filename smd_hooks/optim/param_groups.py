@@ -1,4 +1,4 @@
-"""Parameter groups for a plain PyTorch loop: what turns, what stays ordinary, what does not decay."""
+"""Parameter groups for a plain PyTorch loop: what turns, what does not, what does not decay."""
 
 from __future__ import annotations
 
@@ -73,16 +73,16 @@ def param_groups(
     }
     for group in groups.values():
         group |= {"params": [], "param_names": []}
-    for parameter, own in names.items():
-        if not parameter.requires_grad:
+    for weight, own in names.items():
+        if not weight.requires_grad:
             continue
-        if parameter.ndim < 2:
+        if weight.ndim < 2:
             kind = "gains and biases"
         elif _matches(own, patterns) or not (verdicts is None or _is_invariant(own, verdicts)):
             kind = "ordinary"
         else:
             kind = "rotational"
-        groups[kind]["params"].append(parameter)
+        groups[kind]["params"].append(weight)
         groups[kind]["param_names"].append(own[0])
     return [{"name": name, **group} for name, group in groups.items() if group["params"]]
 
@@ -102,8 +102,8 @@ def _is_invariant(names: Iterable[str], verdicts: dict[str, Verdict]) -> bool:
     found = [verdicts[name] for name in names if name in verdicts]
     if not found:
         raise ValueError(
-            f"param_groups: scale_invariant has no verdict on {' = '.join(names)}; are the verdicts "
-            "those of another model?"
+            f"param_groups: scale_invariant has no verdict on {' = '.join(names)}; are they "
+            "verdicts on another model?"
         )
     return any(verdict.scale_invariant is True for verdict in found)
 

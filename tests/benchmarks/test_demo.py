@@ -12,7 +12,8 @@ from benchmarks.demo import CONFIGS, FIGURE_ORDER, describe_run
 from benchmarks.provenance import provenance
 from benchmarks.trainings import Training
 from smd_hooks import load_runs
-from tests.analysis.work_dirs import launch, perfect_samples, weight
+from smd_hooks.theory import LionRule
+from tests.analysis.work_dirs import TURNED, launch, perfect_samples, turned_samples, weight
 from tests.conftest import ROOT
 
 
@@ -34,6 +35,31 @@ def test_a_run_is_told_in_words(tmp_path: Path) -> None:
     assert "(median of 1): Δ/Δ* 3.00, 1.4" in control
     assert "trajectory_error 1.1" in control
     assert "at the lr drop by 10: 0.32 (1/√k is 0.32)" in drop
+
+
+def test_a_turned_run_is_told_as_one_without_a_control_of_its_turned_weights(
+    tmp_path: Path,
+) -> None:
+    steps = np.arange(800)
+    rates = np.where(steps < 300, TURNED.lr, TURNED.lr / 10)
+    samples = turned_samples(steps, rates, weights=3)
+    late = (samples["weight"] == 0) & (samples["step"] >= 700)
+    samples["angular_update"] *= np.where(late, 1.02, 1.0)
+    samples["weight_decay"][samples["weight"] == 2] = 0.0
+    rule = TURNED.to_json()
+    ordinary = {"rule": LionRule(TURNED.lr, 0.0).to_json(), "no_prediction": ""}
+    weights = [
+        weight("a", rule=rule),
+        weight("fc.weight", invariant=False, rule=rule),
+        weight("head.weight", invariant=False, **ordinary),
+    ]
+    launch(tmp_path / "run", "20260101_000000", [], samples, {"first_step": 0, "weights": weights})
+    _, left_out, turned = describe_run(load_runs(tmp_path)[0])
+    assert left_out.startswith("  not scale-invariant: fc, head ")
+    high, low = (f"{TURNED.at(lr, 0.005).angular_update:.2e}" for lr in (rates[0], rates[-1]))
+    assert f"set angle, {high} then {low} radians per step" in turned
+    assert "Δ misses it by 2.0e-02 of it" in turned
+    assert "‖w‖ its first value by 0.0e+00 of that" in turned
 
 
 def test_a_training_that_fails_fails_the_demo(
