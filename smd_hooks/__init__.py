@@ -1,8 +1,8 @@
 """SMD Hooks: how fast each scale-invariant layer turns, and how fast it should.
 
-Importing this package registers the hooks and optimizers with MMEngine where MMEngine is in use;
-so does :class:`StepProbe` or an optimizer, for scripts that import MMEngine later. Reading results needs neither
-MMEngine nor torch.
+Importing this package registers the hooks and optimizers with MMEngine where MMEngine is in
+use; so does :class:`StepProbe` or an optimizer, for scripts that import MMEngine later. Reading
+results needs neither MMEngine nor torch.
 """
 
 from __future__ import annotations
