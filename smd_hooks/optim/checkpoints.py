@@ -13,6 +13,8 @@ from ..measure.parameters import plain_name
 from .members import Members
 from .state import per_unit
 
+DECAYS = ("beta", "betas", "momentum")
+"""Settings of which one is in the groups of any optimizer that has it."""
 PER_UNIT = ("radius", "update_norm", "angle_factor")
 """Entries that stay float32 whatever the parameter's dtype."""
 TOLERANCE = {True: 1e-4, False: 2e-2}
@@ -29,6 +31,7 @@ def refuse_other_groups(
     """
     who = type(optimizer).__name__
     hint = "it was made with other parameter groups, or another order of them"
+    foreign = "it was made by another optimizer; start without its state"
     groups, saved = optimizer.param_groups, state_dict["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
         sizes = [[len(group["params"]) for group in side] for side in (saved, groups)]
@@ -41,16 +44,18 @@ def refuse_other_groups(
         for name, found in zip(names, others, strict=False):
             if plain_name(name) != plain_name(found):
                 raise ValueError(f"{who}: the state dict has {found} in place of {name}: {hint}")
+        for name in DECAYS:
+            if name in group and name not in other:
+                raise ValueError(f"{who}: the state dict's groups have no {name}: {foreign}")
         for parameter, key in zip(group["params"], other["params"], strict=True):
             state = state_dict["state"].get(key)
             if not state:
                 continue
-            for name in buffers:
+            for name in (*buffers, "step"):
                 if name not in state:
-                    raise ValueError(
-                        f"{who}: the state dict has no {name} but {', '.join(map(str, state))}: "
-                        "it was made by another optimizer; start without its state"
-                    )
+                    there = ", ".join(map(str, state))
+                    raise ValueError(f"{who}: the state dict has no {name} but {there}: {foreign}")
+            for name in buffers:
                 if state[name].shape != parameter.shape:
                     shapes = tuple(state[name].shape), tuple(parameter.shape)
                     raise ValueError(

@@ -18,6 +18,7 @@ from .lion_a import early_share, sign_numbers, sign_of_momentum, sign_settings
 from .passes import Direction
 from .sphere import great_circle_factors, tangent, turned
 from .sphere_optimizer import Numbers, SphereOptimizer
+from .turning import angle_now
 
 
 class LionAR(SphereOptimizer):
@@ -104,7 +105,7 @@ class LionAR(SphereOptimizer):
 
     def _numbers(self, group: Mapping[str, Any]) -> Numbers:
         constant = lion_ar_constant(group["beta"], group["nesterov"], group["matching"])
-        return {**sign_numbers(group), "angle": self._angle(group, constant)}
+        return {**sign_numbers(group), "angle": angle_now(group, constant)}
 
     def _at_this_step(self, n: Numbers) -> Numbers:
         share = early_share(n)

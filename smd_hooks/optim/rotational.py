@@ -15,6 +15,7 @@ from ..theory.rotation import rotation_constant
 from ..theory.update_rules import UpdateRule
 from .sphere import TINY, average_rotation_factors, tangent
 from .sphere_optimizer import Numbers, SphereOptimizer
+from .turning import angle_now
 
 
 class RotationalOptimizer(SphereOptimizer):
@@ -28,9 +29,12 @@ class RotationalOptimizer(SphereOptimizer):
         ū = √(running mean of ‖u‖², corrected for its start)
         w ← w − η_r·n·u/ū;   w ← n·w/‖w‖
 
-    So the RMS angle is η_r, while single steps differ as the inner optimizer's do. What is
-    not rotational takes the inner optimizer's ordinary update, weight decay included. A
-    transformer may want learnable gains where its weights' norms are now fixed.
+    So the RMS angle is η_r, while single steps differ as the inner optimizer's do; where its
+    direction shrinks over the first steps, as AdamW's does, ū lags behind and angles are
+    smaller for some tens of steps. What is not rotational takes the inner optimizer's ordinary
+    update, weight decay included; so do vectors, unless ``rotational=True`` and
+    ``per_neuron=False`` make them a unit. A transformer may want learnable gains where its
+    weights' norms are now fixed.
     """
 
     def _equilibrium_rule(self, group: Mapping[str, Any]) -> UpdateRule:
@@ -41,7 +45,7 @@ class RotationalOptimizer(SphereOptimizer):
         return {
             "lr": group["lr"],
             "weight_decay": group["weight_decay"],
-            "angle": self._angle(group, rotation_constant(self._equilibrium_rule(group))),
+            "angle": angle_now(group, rotation_constant(self._equilibrium_rule(group))),
             "zero_mean": float(group["zero_mean"]),
             "update_norm_decay": group["update_norm_decay"],
         }

@@ -11,12 +11,13 @@ from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 
 from ..measure.sharding import local
-from ..theory.rotation import SCHEDULES, is_rotational, peak_lr_of, step_angle
+from ..theory.rotation import is_rotational
 from .checkpoints import adopt_loaded_state, check_radii, refuse_other_groups
 from .choose_passes import passes_for
 from .members import Member, Members, anchor, find_members, warn_of_rounding
 from .passes import SETTINGS, Batch, Direction
 from .state import ANGLE_FACTOR, buffer_beside, keep_per_unit, on_device, per_unit
+from .turning import check_turning, turns
 
 Numbers = dict[str, Any]
 """Settings by name: floats or 0-d tensors of a group, or tensors of one entry per unit."""
@@ -140,43 +141,11 @@ class SphereOptimizer(Optimizer):
         for beta in group.get("betas", ()):
             if not 0 < beta < 1:
                 raise ValueError(f"{who}: betas must lie between 0 and 1, got {group['betas']!r}")
-        if not self.rotates:
-            return
-        if group["schedule"] not in SCHEDULES:
-            choices = " or ".join(map(repr, SCHEDULES))
-            raise ValueError(f"{who}: schedule must be {choices}, got {group['schedule']!r}")
-        angle = group["angle"]
-        if angle is not None and not 0 < angle < 1.5:
-            raise ValueError(f"{who}: angle must lie between 0 and 1.5 radians, got {angle!r}")
-        if group["rotational"] not in (None, True, False):
-            raise ValueError(f"{who}: rotational must be True, False or None")
-        if group["rotational"] and not is_rotational(group):
-            raise ValueError(
-                f"{who}: rotational=True with weight_decay=0 would turn by nothing; give a "
-                "weight_decay or an angle in radians per step"
-            )
+        if self.rotates:
+            check_turning(who, group)
 
     def _turns(self, group: Mapping[str, Any], parameter: Tensor) -> bool:
-        """Whether a parameter is rotational; it needs two directions to turn in."""
-        if not self.rotates or not is_rotational(group):
-            return False
-        if group["rotational"] is None and parameter.ndim < 2:
-            return False
-        rows = parameter.shape[0] if group["per_neuron"] and parameter.ndim else 1
-        return parameter.numel() // rows - bool(group.get("zero_mean")) >= 2
-
-    def _angle(self, group: Mapping[str, Any], constant: float) -> Any:
-        """Radians per step that a group asks for now; 0 where it asks for none."""
-        if not is_rotational(group):
-            return 0.0
-        return step_angle(
-            group["lr"],
-            group["weight_decay"],
-            constant,
-            peak_lr_of(group),
-            group["schedule"],
-            group["angle"],
-        )
+        return self.rotates and turns(group, parameter)
 
     # --------------------------------------------------------------------------- steps
 
