@@ -60,10 +60,10 @@ def predict(samples: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
         row: ``parameter``, ``own_step`` (steps that moved this weight before, see
         :func:`smd_hooks.analysis.own_steps.count_own_steps`), ``stage`` (0, 1, … between
         jumps of learning rate or weight decay, and a new one wherever the weight became
-        scale-invariant again), ``equilibrium_angle`` (Δ*, radians: the angle that is set, for
-        rotational rules; NaN where there is none), ``elapsed`` (relaxation times since the
-        first sample; 0 where nothing relaxes), ``early_excess`` (see
-        :func:`smd_hooks.theory.early_excess`; 1 for an optimizer state that did not begin
+        scale-invariant again), ``equilibrium_angle`` (Δ*, radians: for rotational rules the
+        angle that is set, corrected where it was; NaN where there is none), ``elapsed``
+        (relaxation times since the first sample; 0 where nothing relaxes), ``early_excess``
+        (see :func:`smd_hooks.theory.early_excess`; 1 for an optimizer state that did not begin
         empty), ``angle_ratio`` (RMS of Δ/Δ* over a window around the sample, within the
         stage: a fifth of a relaxation time, at most a tenth of the stage, at least 25
         samples), ``trajectory_angle`` and ``measured_angle`` (RMS over the same window,
@@ -125,7 +125,8 @@ def _predictable(weights: pd.DataFrame) -> Iterator[tuple[int, Mapping[str, Any]
 
 def _prepare(frame: pd.DataFrame, rule: UpdateRule, targets: Targets) -> pd.DataFrame:
     frame["stage"] = stages(frame["lr"].to_numpy(float), frame["weight_decay"].to_numpy(float))
-    frame["equilibrium_angle"], rate = targets.along(frame, rule, _angle_and_rate).T
+    angle, rate = targets.along(frame, rule, _angle_and_rate).T
+    frame["equilibrium_angle"] = angle * frame.get("angle_factor", 1.0)  # an SNR correction
     # relaxation times since the first sample
     frame["elapsed"] = np.r_[0.0, np.cumsum(rate[:-1] * np.diff(frame["own_step"]))]
     began = early_excess(rule, frame["own_step"] + 1.0) if _began_empty(frame) else 1.0
@@ -165,7 +166,7 @@ def _follow_the_law(prepared: list[tuple[UpdateRule, pd.DataFrame]]) -> None:
     for members in together.values():
         angles = _law(members[0][0], [frame for _, frame in members])
         for (_, frame), angle in zip(members, angles.T, strict=True):
-            frame["law"] = angle
+            frame["law"] = angle * frame.get("angle_factor", 1.0)
 
 
 def _law(rule: UpdateRule, frames: list[pd.DataFrame]) -> np.ndarray:

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from ..measure.gradient_noise import GradientNoiseProbe
 from ..measure.representation import RepresentationProbe
-from .runner_access import accumulation_of, single_optimizer, unwrapped_model
+from .runner_access import accumulation_of, batch_size_of, single_optimizer, unwrapped_model
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -83,7 +83,7 @@ class LayerProbes:
                 optimizer,
                 model.named_parameters(),
                 **noise,
-                batch_size=_batch_size(runner),
+                batch_size=batch_size_of(runner, "SMDHook: noise"),
                 first_step=first_step,
             )
 
@@ -119,13 +119,3 @@ def _long(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         "quantity": np.repeat(np.array(quantities, dtype=object), rows),
         "value": np.concatenate([columns[name] for name in quantities]).astype(float),
     }
-
-
-def _batch_size(runner: Runner) -> int:
-    loader = runner.train_dataloader
-    size = getattr(loader, "batch_size", None) or getattr(
-        getattr(loader, "batch_sampler", None), "batch_size", None
-    )
-    if not size:
-        raise RuntimeError("SMDHook: noise needs a train_dataloader with a fixed batch_size")
-    return int(size)

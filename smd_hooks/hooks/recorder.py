@@ -200,13 +200,14 @@ class Recorder:
 
     def _follow_ratios(self, columns: Mapping[str, np.ndarray]) -> None:
         whole = columns["unit"] == WHOLE
-        told = [columns[c][whole] for c in ("weight", "lr", "weight_decay", "angular_update")]
-        for place, lr, decay, angle in zip(*told, strict=True):
+        names = ("weight", "lr", "weight_decay", "angle_factor", "angular_update")
+        told = [columns[name][whole] for name in names]
+        for place, lr, decay, factor, angle in zip(*told, strict=True):
             unit = self._units[place]
             if unit.is_invariant and isinstance(unit.rule, UpdateRule):
                 with suppress(NoPrediction):  # warmup may begin at a learning rate of 0
                     target = _equilibrium_angle(unit.rule.at(float(lr), float(decay)))
-                    unit.window.append((angle / target) ** 2)
+                    unit.window.append((angle / (factor * target)) ** 2)
 
     def _write_run(self) -> None:
         if self._writer is None:

@@ -60,6 +60,21 @@ def accumulation_of(runner: Runner) -> int:
     return int(getattr(runner.optim_wrapper, "_accumulative_counts", 1))
 
 
+def batch_size_of(runner: Runner, hook: str) -> int:
+    """Return how many examples one iteration of one process has.
+
+    Raises:
+        RuntimeError: The dataloader does not say.
+    """
+    loader = runner.train_dataloader
+    size = getattr(loader, "batch_size", None) or getattr(
+        getattr(loader, "batch_sampler", None), "batch_size", None
+    )
+    if not size:
+        raise RuntimeError(f"{hook} needs a train_dataloader with a fixed batch_size")
+    return int(size)
+
+
 def launch_folder(runner: Runner) -> Path:
     """Return ``<work_dir>/<timestamp>``, where MMEngine keeps this launch's logs."""
     return Path(runner.log_dir)

@@ -27,6 +27,8 @@ OFTEN = 10
 """Interval below which a compiler's seconds are worth its while."""
 RESCALE_KEY = "smd_rescale"
 """Key in ``optimizer.state[p]``: product of all factors put on p outside the optimizer."""
+ANGLE_FACTOR_KEY = "angle_factor"
+"""Key in ``optimizer.state[p]``: factor on the angle by which the optimizer turns p, if any."""
 
 
 class StepProbe:
@@ -246,7 +248,9 @@ class StepProbe:
             sample.counts.append(len(before) if per_row else 1)
             sample.lr.append(_as_it_is_now(group["lr"]))
             sample.weight_decay.append(_as_it_is_now(group.get("weight_decay", 0.0)))
-            sample.rescale.append(optimizer.state.get(weight, {}).get(RESCALE_KEY, 1.0))
+            state = optimizer.state.get(weight, {})
+            sample.rescale.append(state.get(RESCALE_KEY, 1.0))
+            sample.angle_factor.append(_as_it_is_now(state.get(ANGLE_FACTOR_KEY, 1.0)))
             sample.momentum.append(self._momenta[self._units.group_of[i]])
             sample.had_buffer.append(had_buffer)
         sums = fused_step_sums(steps, often=self.interval < OFTEN)
@@ -309,7 +313,7 @@ class StepProbe:
             "unit_gradient_norm",
             frame["gradient_norm"] * frame["weight_norm"],
         )
-        return frame.drop(columns=["iteration", "rescale"])
+        return frame.drop(columns=["iteration", "rescale", "angle_factor"])
 
 
 def _gradient(weight: Tensor) -> Tensor | None:

@@ -37,6 +37,7 @@ class Sample:
         lr: η; a clone where it is a tensor.
         weight_decay: λ, likewise.
         rescale: Product of the factors that others put on the weight.
+        angle_factor: Factor that others put on the angle that its optimizer sets.
         momentum: How its buffer moved; None where that is not known.
         had_buffer: Whether there was a buffer before the step.
     """
@@ -50,6 +51,7 @@ class Sample:
     lr: list[Any] = field(default_factory=list)
     weight_decay: list[Any] = field(default_factory=list)
     rescale: list[Any] = field(default_factory=list)
+    angle_factor: list[Any] = field(default_factory=list)
     momentum: list[Momentum | None] = field(default_factory=list)
     had_buffer: list[bool] = field(default_factory=list)
 
@@ -132,7 +134,7 @@ def sample_columns(
 
     Returns:
         ``step``, ``iteration``, ``weight`` (index), ``unit`` (:data:`WHOLE`, or the number
-        of the filter), ``lr``, ``weight_decay``, ``rescale`` and
+        of the filter), ``lr``, ``weight_decay``, ``rescale``, ``angle_factor`` and
         :data:`~smd_hooks.measure.geometry.STEP_STATISTICS`: first the tensors, then the
         joint groups, then the filters.
     """
@@ -170,6 +172,7 @@ def sample_columns(
         "lr": np.array([float(x) for x in sample.lr])[places],
         "weight_decay": np.array([float(x) for x in sample.weight_decay])[places],
         "rescale": np.array([float(x) for x in sample.rescale])[places],
+        "angle_factor": np.array([float(x) for x in sample.angle_factor])[places],
         **{name: measured[name] for name in STEP_STATISTICS},
     }
 

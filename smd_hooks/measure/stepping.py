@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -50,6 +51,13 @@ class AroundStep:
         self._handles = []
         self._step = None
 
+    def end_first(self, optimizer: Optimizer) -> None:
+        """Call back after steps before everybody else does; not to be called after a step."""
+        hooks, own = optimizer._optimizer_step_post_hooks, self._handles[-1].id
+        if next(iter(hooks)) != own:
+            for key in [key for key in hooks if key != own]:
+                hooks[key] = hooks.pop(key)
+
     def _enter(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         if self._step is not None and self._step in _callers():
             return None
@@ -61,6 +69,56 @@ class AroundStep:
             self._step = None
             assert self._after is not None
             self._after(optimizer, args, kwargs)
+
+
+@dataclass(frozen=True)
+class _InnerCall:
+    """A closure that makes no gradients."""
+
+    call: Callable[[], None]
+
+    def __call__(self) -> None:
+        with torch.no_grad():
+            self.call()
+
+
+class InsideStep:
+    """Calls back inside each step of an optimizer, where no other hook looks.
+
+    That is after all hooks before the step and the closure, and again before all hooks
+    after it, whoever was registered first.
+
+    Args:
+        optimizer: One whose ``step`` takes a closure and calls it before anything else.
+        begin: Called once gradients are there.
+        end: Called once weights have moved.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, begin: Callable[[], None], end: Callable[[], None]
+    ) -> None:
+        self._begin, self._end = begin, end
+        self._around = AroundStep(optimizer, self._before_step, self._after_step)
+
+    def remove(self) -> None:
+        """Call back no more."""
+        self._around.remove()
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        self._around.end_first(optimizer)
+        closure, begin = closure_of(args, kwargs), _InnerCall(self._begin)
+        if closure is None:
+            return with_closure(begin, args, kwargs)
+
+        def evaluate_and_begin() -> Any:
+            loss = closure()
+            begin()
+            return loss
+
+        return with_closure(evaluate_and_begin, args, kwargs)
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._end()
 
 
 def _callers() -> Iterator[FrameType]:
@@ -87,9 +145,12 @@ def closure_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[],
     Args:
         args: Positional arguments, the optimizer itself first.
         kwargs: Keyword arguments.
+
+    Returns:
+        What makes this step's gradients; None where they are there already.
     """
     closure = args[1] if len(args) > 1 else kwargs.get("closure")
-    return closure if callable(closure) else None
+    return closure if callable(closure) and not isinstance(closure, _InnerCall) else None
 
 
 def with_closure(

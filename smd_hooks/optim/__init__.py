@@ -6,6 +6,8 @@ from .param_groups import find_scale_invariant, param_groups
 from .rotational_adamw import RotationalAdamW
 from .rotational_lion import RotationalLion
 from .rotational_sgd import RotationalSGD
+from .rotational_update import RotationalUpdate
+from .snr_correction import SNRCorrection
 
 __all__ = [
     "LionA",
@@ -13,6 +15,8 @@ __all__ = [
     "RotationalAdamW",
     "RotationalLion",
     "RotationalSGD",
+    "RotationalUpdate",
+    "SNRCorrection",
     "find_scale_invariant",
     "param_groups",
 ]

@@ -70,4 +70,6 @@ def _read_table(folder: Path, table: str) -> pd.DataFrame:
     frame = pa.concat_tables(parts).to_pandas()
     if "unit" in frame:  # records of version 1 know whole tensors only
         frame["unit"] = frame["unit"].fillna(-1).astype("int32")
+    if "angle_factor" in frame:  # nothing changed set angles before it was recorded
+        frame["angle_factor"] = frame["angle_factor"].fillna(1.0)
     return frame

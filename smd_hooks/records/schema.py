@@ -32,6 +32,7 @@ SAMPLES = pa.schema(
         ("lr", pa.float64()),
         ("weight_decay", pa.float64()),
         ("rescale", pa.float64()),
+        ("angle_factor", pa.float64()),
         ("weight_norm", pa.float32()),
         ("gradient_norm", pa.float32()),
         ("gradient_momentum_dot", pa.float32()),

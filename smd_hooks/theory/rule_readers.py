@@ -256,8 +256,12 @@ def read_optimizer(optimizer: object, group: Mapping[str, Any]) -> UpdateRule:
     turned = constrained_group(optimizer, group)
     if turned is None:
         return rule
-    # beside a set angle the constant says nothing
-    return _turned(turned, rotation_constant(rule) if turned["angle"] is None else 1.0)
+    if turned["angle"] is not None:
+        return _turned(turned, 1.0)  # the constant says nothing beside it
+    try:
+        return _turned(turned, rotation_constant(rule))
+    except NoPrediction as reason:
+        raise NoPrediction(f"{reason}; give an angle in radians per step") from None
 
 
 def read_config(config: Mapping[str, Any]) -> UpdateRule:

@@ -1,58 +1,23 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 
 from smd_hooks import load_runs
-from smd_hooks.hooks.equilibrium_rescale_hook import (
-    EPS_SHARE,
-    eps_would_matter,
-    rescale_statistics,
-    rescale_weight,
-)
+from smd_hooks.hooks.equilibrium_rescale_hook import CHECKPOINT_KEY
 from smd_hooks.measure.probe import RESCALE_KEY
-from smd_hooks.measure.verdict import Z2_LIMIT
-from smd_hooks.theory import SGDRule, rescale_factor
-from tests.hooks.runs import TinyModel, tiny_data, tiny_runner
-
-
-def batch() -> tuple[Tensor, Tensor]:
-    images, labels = zip(*tiny_data()[:16], strict=True)
-    return torch.stack(images), torch.stack(labels)
-
-
-def test_the_function_changes_neither_in_train_nor_in_eval_mode() -> None:
-    model, (x, y) = TinyModel().double(), batch()
-    for _ in range(3):
-        model(x.double(), y)
-    before = {}
-    for mode in (True, False):
-        model.train(mode)
-        model.bn.momentum = 0.0
-        before[mode] = model(x.double(), y).detach()
-    with torch.no_grad():
-        rescale_weight(model.conv.weight, {}, 0.5)
-        rescale_statistics(model.conv, model.bn, 0.5)
-    model.bn.eps *= 0.25  # eps is not part of what is rescaled
-    for mode in (True, False):
-        model.train(mode)
-        assert torch.allclose(model(x.double(), y), before[mode], rtol=1e-9)
-
-
-def test_the_momentum_buffer_takes_the_inverse() -> None:
-    weight, state = torch.ones(2, 2), {"momentum_buffer": torch.ones(2, 2)}
-    rescale_weight(weight, state, 0.5)
-    rescale_weight(weight, state, 0.5)
-    assert weight[0, 0] == 0.25
-    assert state["momentum_buffer"][0, 0] == 4.0
-    assert state[RESCALE_KEY] == 0.25
+from smd_hooks.measure.rescaling import EPS_SHARE
+from smd_hooks.optim import LionAR
+from smd_hooks.theory import LionRule, SGDRule, register_rule, rescale_factor
+from tests.hooks.runs import tiny_runner
 
 
 def test_a_drop_rescales_the_conv_and_nothing_else(tmp_path: Path) -> None:
@@ -90,68 +55,145 @@ def test_the_factor_survives_a_resume(tmp_path: Path) -> None:
     assert conv["weight_norm"].loc[40] == pytest.approx(conv["weight_norm"].loc[39], rel=0.01)
 
 
-def test_a_checkpoint_between_the_drop_and_the_next_step_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remembered", [True, False])
+def test_a_checkpoint_between_the_drop_and_the_next_step_loses_nothing(
+    tmp_path: Path, remembered: bool
+) -> None:
     hooks = [{"type": "SMDHook", "interval": 1}, {"type": "EquilibriumRescaleHook"}]
     tiny_runner(tmp_path, hooks, iterations=40, milestones=(20,)).train()
     next(tmp_path.glob("*_*/smd")).parent.rename(tmp_path / "20000101_000000")
-    checkpoint = str(tmp_path / "iter_20.pth")
-    tiny_runner(tmp_path, hooks, 60, milestones=(20,), resume=True, load_from=checkpoint).train()
+    path = tmp_path / "iter_20.pth"
+    if not remembered:  # a checkpoint of earlier versions
+        checkpoint = torch.load(path, weights_only=False)
+        del checkpoint[CHECKPOINT_KEY]
+        torch.save(checkpoint, path)
+    tiny_runner(tmp_path, hooks, 60, milestones=(20,), resume=True, load_from=str(path)).train()
     (run,) = load_runs(tmp_path)
     conv = run.samples[run.samples["weight"] == 0].set_index("step")
     assert conv["lr"].loc[20] == pytest.approx(0.01)
-    assert conv["rescale"].loc[20] == 1  # the resumed run is still looking
+    # else the resumed run is still looking
+    assert conv["rescale"].loc[20] == pytest.approx(10**-0.25 if remembered else 1.0)
     assert conv["rescale"].loc[59] == pytest.approx(10**-0.25)
 
 
-@pytest.mark.parametrize("k", [2, 10, 100])
-@pytest.mark.parametrize("share", [1e-3, EPS_SHARE, 0.3])
-def test_rescaling_costs_half_a_share_of_what_it_saves(k: float, share: float) -> None:
-    factor = k**-0.25
-    norm = nn.BatchNorm2d(8, affine=False).double()
-    before = torch.randn(32, 8, 6, 6, dtype=torch.float64)
-    before = before / before.std((0, 2, 3), correction=0, keepdim=True)
-    norm.eps = share * factor**2  # the variance is 1
-    old, new = norm(before), norm(before * factor)
-    change = 1 - float(new.norm() / old.norm())
-    assert change == pytest.approx(1 - math.sqrt((1 + share * factor**2) / (1 + share)), rel=1e-9)
-    # the next order is s(3 + c²)/4 of it
-    assert change / (1 - factor**2) == pytest.approx(share / 2, rel=share)
+def cosine(eta_min: float = 0.0) -> list[dict[str, Any]]:
+    shape = {"type": "CosineAnnealingLR", "by_epoch": False, "T_max": 60, "eta_min": eta_min}
+    return [shape]
 
 
-def z2_with_eps(share: float, seed: int) -> float:
-    """Mean z² of a net's last conv, with such a share of eps in the variance at each norm."""
-    torch.manual_seed(seed)
-    images, labels = torch.randn(128, 3, 10, 10), torch.randint(0, 10, (128,))
-    convs = [nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 16, 3, bias=False)]
-    norms, head = [nn.BatchNorm2d(16), nn.BatchNorm2d(16)], nn.Linear(16, 10)
-    products: list[Tensor] = []
-    for batch in range(-1, 16):
-        x = images if batch < 0 else images[batch * 8 :][:8]
-        for conv, norm in zip(convs, norms, strict=True):
-            x = conv(x)
-            if batch < 0:
-                norm.eps = share * float(x.detach().var((0, 2, 3)).median())
-            x = torch.relu(norm(x))
-        if batch >= 0:
-            loss = nn.functional.cross_entropy(head(x.mean((2, 3))), labels[batch * 8 :][:8])
-            (gradient,) = torch.autograd.grad(loss, convs[1].weight)
-            products.append((convs[1].weight * gradient).detach().flatten())
-    stacked = torch.stack(products)
-    return float((stacked.sum(1) ** 2 / (stacked**2).sum(1)).mean())
+OPTIMIZERS = {
+    "SGD": lambda m: torch.optim.SGD(m.parameters(), 0.1, momentum=0.9, weight_decay=0.01),
+    "AdamW": lambda m: torch.optim.AdamW(m.parameters(), 0.02, weight_decay=0.5),
+}
 
 
-def test_the_verdict_outlasts_the_share_that_is_allowed_and_no_more() -> None:
-    seeds = range(8)
-    assert max(z2_with_eps(EPS_SHARE, seed) for seed in seeds) < Z2_LIMIT / 2
-    assert max(z2_with_eps(3 * EPS_SHARE, seed) for seed in seeds) > Z2_LIMIT
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_resume_in_mid_cosine_is_the_undisturbed_run_to_the_bit(
+    tmp_path: Path, kind: str
+) -> None:
+    def run(folder: str, **settings: Any) -> tuple[nn.Module, dict[str, Any]]:
+        hooks = [{"type": "EquilibriumRescaleHook"}]
+        runner = tiny_runner(tmp_path / folder, hooks, 60, OPTIMIZERS[kind], **settings)
+        runner.param_schedulers = cosine()
+        runner.train()
+        optimizer = runner.optim_wrapper.optimizer
+        return runner.model, optimizer.state[runner.model.conv.weight]
+
+    model, state = run("whole")
+    resumed, again = run("resumed", resume=True, load_from=str(tmp_path / "whole" / "iter_40.pth"))
+    assert state[RESCALE_KEY] < 0.5
+    assert again[RESCALE_KEY] == state[RESCALE_KEY]
+    for (name, tensor), other in zip(
+        model.state_dict().items(), resumed.state_dict().values(), strict=True
+    ):
+        assert torch.equal(tensor, other), name
 
 
-def test_eps_matters_from_its_share_on() -> None:
-    norm, factor = nn.BatchNorm2d(4), 10**-0.25
-    norm.running_var.fill_(norm.eps / EPS_SHARE / factor**2)
-    assert not eps_would_matter(norm, factor * 1.01)
-    assert eps_would_matter(norm, factor * 0.99)
-    assert not eps_would_matter(nn.GroupNorm(2, 4), factor)  # knows no running variance
+def test_weights_of_another_run_are_taken_without_its_memory(tmp_path: Path) -> None:
+    hooks = [{"type": "EquilibriumRescaleHook"}]
+    tiny_runner(tmp_path / "first", hooks, 20).train()
+    loaded = tiny_runner(
+        tmp_path / "second", hooks, 4, load_from=str(tmp_path / "first" / "iter_20.pth")
+    )
+    loaded.param_schedulers = cosine()
+    loaded.train()  # too short to find its weights
+    assert RESCALE_KEY not in loaded.optim_wrapper.optimizer.state[loaded.model.conv.weight]
+
+
+def test_averaged_weights_go_along(tmp_path: Path) -> None:
+    hooks = [{"type": "EquilibriumRescaleHook"}, {"type": "EMAHook", "momentum": 0.01}]
+    runner = tiny_runner(tmp_path, hooks, 21, milestones=(20,))
+    norms: list[float] = []
+
+    class Look(Hook):
+        def before_train_iter(self, runner: Runner, *_: object, **__: object) -> None:
+            (ema,) = (hook for hook in runner.hooks if type(hook).__name__ == "EMAHook")
+            norms.append(float(ema.ema_model.module.conv.weight.detach().norm()))
+
+    runner.register_hook(Look(), priority="LOWEST")
+    runner.train()
+    assert norms[20] / norms[19] == pytest.approx(10**-0.25, rel=0.01)
+
+
+# ------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "reason"),
+    [
+        (lambda m: torch.optim.Adam(m.parameters(), weight_decay=0.1), "Adam with L2"),
+        (lambda m: torch.optim.RMSprop(m.parameters(), weight_decay=0.1), "register_rule"),
+        (lambda m: LionAR(m.parameters(), 0.1, weight_decay=0.1), "keeps its norm"),
+    ],
+)
+def test_rules_without_a_factor_are_refused_in_one_line(
+    tmp_path: Path, optimizer: Any, reason: str
+) -> None:
+    runner = tiny_runner(tmp_path, [{"type": "EquilibriumRescaleHook"}], optimizer=optimizer)
+    with pytest.raises(RuntimeError, match=f"^EquilibriumRescaleHook: .*{reason}") as error:
+        runner.train()
+    assert "\n" not in str(error.value)
+
+
+def test_several_optimizers_are_refused(tmp_path: Path) -> None:
+    runner = tiny_runner(tmp_path, [{"type": "EquilibriumRescaleHook"}])
+    wrapper = OptimWrapper(torch.optim.SGD(runner.model.fc.parameters(), 0.1))
+    runner.optim_wrapper = OptimWrapperDict(a=runner.optim_wrapper, b=wrapper)
+    runner.param_schedulers = None
+    with pytest.raises(RuntimeError, match="needs a run with one optimizer"):
+        runner.train()
+
+
+def test_two_hooks_that_set_norms_are_refused(tmp_path: Path) -> None:
+    class RotationalUpdateHook(Hook):
+        pass
+
+    runner = tiny_runner(tmp_path, [{"type": "EquilibriumRescaleHook"}])
+    runner.register_hook(RotationalUpdateHook())
+    with pytest.raises(RuntimeError, match="keeps the norms of its weights itself"):
+        runner.train()
+
+
+class Signum(torch.optim.SGD):
+    """Takes its momentum where nobody knows of it."""
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        (lambda m: torch.optim.Adam(m.parameters()), "no weight decay, nothing to rescale"),
+        (lambda m: Signum(m.parameters(), 0.1, weight_decay=0.1), "Signum keeps its momentum"),
+    ],
+)
+def test_what_can_be_trained_is_trained_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: Any, words: str
+) -> None:
+    register_rule(Signum, lambda g: LionRule(g["lr"], g["weight_decay"], 0.9, 0.9))
+    runner = tiny_runner(tmp_path, [{"type": "EquilibriumRescaleHook"}], 2, optimizer)
+    said: list[str] = []
+    monkeypatch.setattr(runner.logger, "warning", lambda line, *_: said.append(line))
+    runner.train()
+    assert any(words in line for line in said)
 
 
 @pytest.mark.parametrize(("share", "moves"), [(EPS_SHARE / 2, True), (EPS_SHARE * 2, False)])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from smd_hooks import StepProbe
 from smd_hooks.measure.samples import CAPACITY, RING_BYTES
+from smd_hooks.optim import LionA, LionAR, RotationalAdamW, RotationalLion, RotationalSGD
 from tests.measure.host_reads import NoHostRead
 
 
@@ -146,6 +147,7 @@ def test_each_group_keeps_its_own_rate_and_decay() -> None:
 
 
 def some_optimizers(parameters: list[nn.Parameter]) -> dict[str, torch.optim.Optimizer]:
+    opted_out = [{"params": parameters, "rotational": False}]
     return {
         "sgd": torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.1),
         "sgdw": SGDW(parameters, lr=0.1, momentum=0.9, weight_decay=0.1),
@@ -153,6 +155,12 @@ def some_optimizers(parameters: list[nn.Parameter]) -> dict[str, torch.optim.Opt
         "adamw": torch.optim.AdamW(parameters, lr=0.1),
         "lion": Lion(parameters, lr=0.1, weight_decay=0.1),
         "timm lion": TimmLion(parameters, lr=0.1, weight_decay=0.1),
+        "lion a": LionA(parameters, lr=0.1, weight_decay=0.1, nesterov=True),
+        "lion ar": LionAR(parameters, lr=0.1, weight_decay=0.1),
+        "rotational sgd": RotationalSGD(parameters, lr=0.1, weight_decay=0.1),
+        "rotational sgd, not turned": RotationalSGD(opted_out, lr=0.1, weight_decay=0.1),
+        "rotational adamw": RotationalAdamW(parameters, lr=0.1, weight_decay=0.1),
+        "rotational lion": RotationalLion(parameters, lr=0.1, weight_decay=0.1),
     }
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from smd_hooks.measure.stepping import AroundStep
+from smd_hooks.measure.stepping import AroundStep, InsideStep, closure_of
 
 
 class Nested(torch.optim.SGD):
@@ -73,3 +73,42 @@ def test_a_step_that_raised_does_not_end_the_counting(
     told.clear()
     optimizer.step()
     assert told == ["before", "after"]
+
+
+def test_inside_is_within_all_other_hooks_whoever_came_first(weight: nn.Parameter) -> None:
+    optimizer, told = torch.optim.SGD([weight], lr=0.1), []
+
+    def watch(name: str) -> None:
+        def before(_: Any, args: Any, kwargs: Any) -> None:
+            # nobody takes it for a closure that makes gradients
+            told.append((f"{name} before", closure_of(args, kwargs) is None))
+
+        optimizer.register_step_pre_hook(before)
+        optimizer.register_step_post_hook(lambda *_: told.append((f"{name} after", True)))
+
+    watch("early")
+    inside = InsideStep(
+        optimizer, lambda: told.append(("begin", True)), lambda: told.append(("end", True))
+    )
+    watch("late")
+    for _ in range(2):
+        optimizer.step()
+    names = ["early before", "late before", "begin", "end", "early after", "late after"]
+    assert told == [(name, True) for name in names * 2]
+    inside.remove()
+    optimizer.step()
+    assert [name for name, _ in told[12:]] == [n for n in names if n not in ("begin", "end")]
+
+
+def test_inside_begins_once_the_closure_has_made_gradients(weight: nn.Parameter) -> None:
+    optimizer, told = torch.optim.SGD([weight], lr=0.1), []
+    InsideStep(optimizer, lambda: told.append("begin"), lambda: told.append("end"))
+
+    def closure() -> float:
+        told.append("closure")
+        assert torch.is_grad_enabled()
+        return 3.0
+
+    assert optimizer.step(closure) == 3.0
+    assert told == ["closure", "begin", "end"]
+    assert optimizer.step() is None
