@@ -105,6 +105,7 @@ def _samples(
         "lr": rates,
         "weight_decay": decay,
         "rescale": np.ones(n),
+        "angle_factor": np.ones(n),
         "weight_norm": norm,
         "gradient_norm": 1 / norm,
         "gradient_momentum_dot": np.zeros(n),

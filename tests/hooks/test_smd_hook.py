@@ -106,9 +106,9 @@ def test_our_errors_survive_mmengines_call_hook(tmp_path: Path) -> None:
     runner = tiny_runner(
         tmp_path,
         [{"type": "EquilibriumRescaleHook"}],
-        optimizer=lambda model: torch.optim.Adam(model.parameters()),
+        optimizer=lambda model: torch.optim.Adam(model.parameters(), weight_decay=0.1),
     )
-    with pytest.raises(RuntimeError, match=r"EquilibriumRescaleHook: .* has Adam"):
+    with pytest.raises(RuntimeError, match=r"EquilibriumRescaleHook: .*Adam with L2"):
         runner.train()
 
 

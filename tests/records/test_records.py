@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,10 +88,22 @@ def test_a_folder_without_records_is_an_empty_launch(tmp_path: Path) -> None:
     assert list(launch.samples.columns) == SAMPLES.names
 
 
+def test_records_from_before_angle_factors_have_factors_of_1(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path, seconds_between_parts=0)
+    writer.write_run({})
+    writer.append(columns(0, 2))
+    part = tmp_path / "smd" / "samples-0000000000.parquet"
+    pq.write_table(pq.read_table(part).drop_columns(["angle_factor"]), part)
+    writer.append(columns(2, 2))
+    factors = read_launch(tmp_path).samples["angle_factor"]
+    assert (factors[:4] == 1).all()
+    assert (factors[4:] == columns(2, 2)["angle_factor"]).all()
+
+
 def test_compact_enough_for_every_step_of_a_long_run(tmp_path: Path) -> None:
     writer = RecordWriter(tmp_path)
     samples = columns(0, 2_000, weights=50)
-    for constant in ("lr", "weight_decay", "rescale"):
+    for constant in ("lr", "weight_decay", "rescale", "angle_factor"):
         samples[constant][:] = 0.1
     writer.append(samples)
     writer.flush()
