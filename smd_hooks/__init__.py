@@ -25,6 +25,7 @@ _HOME = {
     "SMDHook": "hooks",
     "EquilibriumRescaleHook": "hooks",
     "RotationalUpdateHook": "hooks",
+    "SNRCorrectionHook": "hooks",
     "load_runs": "analysis",
 }
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "RotationalSGD",
     "RotationalUpdateHook",
     "SMDHook",
+    "SNRCorrectionHook",
     "StepProbe",
     "load_runs",
 ]
