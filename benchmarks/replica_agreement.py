@@ -24,6 +24,9 @@ POINTS = 0.05
 END_SHARE = 0.2
 """Share of a stage that is its end. A batch's luck is common to all layers: over a shorter
 window, their median scatters by as much as those 5 points."""
+BAND = (0.85, 1.15)
+"""What Δ/Δ* must keep to, at the end of every stage, where weights are rescaled: they stay on the
+equilibrium of the h̃ of earlier stages, so that every change of h̃ shows."""
 LAW_MEDIAN, LAW_WORST = 0.03, 0.06
 """Largest error of the trajectory law, of the median conv and of the worst."""
 

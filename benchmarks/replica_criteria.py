@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.control import as_if_invariant
+from benchmarks.replica_accuracy import Drop, around_drops
 from benchmarks.replica_agreement import (
+    BAND,
     LAW_MEDIAN,
     LAW_WORST,
     NOTHING,
@@ -22,12 +24,8 @@ from benchmarks.replica_agreement import (
 from smd_hooks.analysis import Run, predict, score
 from smd_hooks.analysis.diagnosis import NORM_DECAY, diagnose
 from smd_hooks.measure.invariance import Z2_LIMIT
-from smd_hooks.theory import UpdateRule
+from smd_hooks.theory import SGDRule, UpdateRule
 
-RESCALED_POINTS = 0.15
-"""Largest distance of Δ/Δ* from its closed form where weights are rescaled: they stay on the
-equilibrium of the h̃ of earlier stages, so that every change of h̃ shows. Set after three seeds were
-seen, of which two missed 5 points; those hold for the drift-corrected form instead."""
 CLASSIFIER = "network.fc.weight"
 
 
@@ -42,6 +40,8 @@ class Evidence:
         z2: Its radial statistic; NaN where unknown.
         called_invariant: What its verdict is.
         causes: What the diagnosis names, one cause per layer.
+        drops: What the drops of the learning rate did to the accuracy.
+        plain: For a rescaled run, its convs on the same seed without rescaling.
     """
 
     convs: Agreement
@@ -50,28 +50,40 @@ class Evidence:
     z2: float
     called_invariant: bool | None
     causes: tuple[str, ...]
+    drops: tuple[Drop, ...] = ()
+    plain: Agreement = NOTHING
 
 
-def evidence(run: Run) -> Evidence:
-    """Judge a run's records from every side."""
+def evidence(run: Run, plain: Run | None = None) -> Evidence:
+    """Judge a run's records from every side.
+
+    Args:
+        run: The run.
+        plain: The same without rescaling, for a run that is rescaled.
+    """
     samples, weights = run.samples, run.weights
     if not len(samples) or "scale_invariant" not in weights:
         return Evidence(NOTHING, NOTHING, NOTHING, math.nan, None, ())
-    rule = UpdateRule.from_config(run.config["optim_wrapper"]["optimizer"])
     is_classifier = weights["parameter"] == CLASSIFIER
+    rule = UpdateRule.from_json(weights.loc[~is_classifier, "rule"].iloc[0])  # all have the same
     verdict = weights[is_classifier].to_dict("records")[0]
 
     def supposing(samples: pd.DataFrame, weights: pd.DataFrame) -> Agreement:
         predicted = predict(samples, weights)
         return agreement(predicted, score(predicted, weights), rule)
 
+    alone = NOTHING  # of other rules than SGD's, h̃ does not know the gradient's size
+    if isinstance(rule, SGDRule):
+        alone = supposing(samples.assign(gradient_momentum_dot=0.0), weights)
     return Evidence(
         convs=agreement(run.predicted, run.scores, rule),
-        gradient_alone=supposing(samples.assign(gradient_momentum_dot=0.0), weights),
+        gradient_alone=alone,
         classifier=supposing(samples, as_if_invariant(weights, is_classifier)),
         z2=float("nan" if verdict["statistic"] is None else verdict["statistic"]),
         called_invariant=verdict["scale_invariant"],
         causes=tuple(diagnose(run.predicted, run.scores, weights)["cause"]),
+        drops=around_drops(run),
+        plain=NOTHING if plain is None else agreement(plain.predicted, plain.scores, rule),
     )
 
 
@@ -81,26 +93,38 @@ LAW: Criterion = (
     f"law within {LAW_MEDIAN:g}, worst {LAW_WORST:g}",
     lambda e: e.convs.law_holds,
 )
+LAW_OF_THE_MEDIAN: Criterion = (
+    f"law within {LAW_MEDIAN:g} for the median conv",
+    lambda e: e.convs.law_median <= LAW_MEDIAN,
+)
+"""All that is asked of AdamW, whose law takes preconditioned gradients for orthogonal to the
+weight. They are so only as far as the second moments within a filter are alike."""
 DRIFT_CORRECTED: Criterion = (
     f"Δ/Δ* within {POINTS:g} of its drift-corrected form",
     lambda e: e.convs.within(e.convs.drift_corrected),
 )
-PLAIN: list[Criterion] = [
+CLOSED_FORM: Criterion = (
+    f"Δ/Δ* within {POINTS:g} of its closed form",
+    lambda e: e.convs.within(e.convs.closed_form),
+)
+IN_EQUILIBRIUM: list[Criterion] = [
     (
-        f"Δ/Δ* within {POINTS:g} of its closed form",
-        lambda e: e.convs.within(e.convs.closed_form),
+        f"Δ/Δ* in {BAND[0]:g} to {BAND[1]:g} at the end of every stage",
+        lambda e: len(e.convs.measured) == STAGES and all(map(in_band, e.convs.measured)),
     ),
-    DRIFT_CORRECTED,
-    LAW,
-]
-RESCALED: list[Criterion] = [
     (
-        f"Δ/Δ* within {RESCALED_POINTS:g} of its closed form",
-        lambda e: e.convs.within(e.convs.closed_form, RESCALED_POINTS),
+        "Δ/Δ* nearer 1 than the plain run's on the same seed, at the ends of stages 3 and 4",
+        lambda e: nearer_in_late_stages(e.convs, e.plain),
     ),
-    DRIFT_CORRECTED,
-    LAW,
+    (
+        "no drop loses more top-1 than one of the four steps before it changed",
+        lambda e: len(e.drops) == STAGES - 1 and not any(drop.loses for drop in e.drops),
+    ),
 ]
+PLAIN = [CLOSED_FORM, DRIFT_CORRECTED, LAW]
+RESCALED = [*IN_EQUILIBRIUM, DRIFT_CORRECTED, LAW]
+PLAIN_ADAMW = [CLOSED_FORM, DRIFT_CORRECTED, LAW_OF_THE_MEDIAN]
+RESCALED_ADAMW = [*IN_EQUILIBRIUM, DRIFT_CORRECTED, LAW_OF_THE_MEDIAN]
 CLASSIFIER_CALLED: list[Criterion] = [
     (
         "classifier called not scale-invariant by z²",
@@ -138,6 +162,19 @@ NORMS_DECAY: list[Criterion] = [
 ]
 
 
+def in_band(ratio: float) -> bool:
+    """Whether Δ/Δ* counts as being in equilibrium."""
+    return BAND[0] <= ratio <= BAND[1]
+
+
+def nearer_in_late_stages(rescaled: Agreement, plain: Agreement) -> bool:
+    """Whether rescaling brought Δ/Δ* nearer to 1 in both stages that end long before τ."""
+    if not len(rescaled.measured) == len(plain.measured) == STAGES:
+        return False
+    pairs = zip(rescaled.measured[2:], plain.measured[2:], strict=True)
+    return all(abs(ours - 1) < abs(theirs - 1) for ours, theirs in pairs)
+
+
 def failures(criteria: list[Criterion], found: Evidence) -> list[str]:
     """Return those criteria that do not hold, in words."""
     return [name for name, holds in criteria if not holds(found)]
@@ -159,6 +196,10 @@ def row(run: Run, found: Evidence, failed: list[str]) -> dict[str, Any]:
             columns.insert(2, ("drift_corrected", found.convs.drift_corrected))
         for column, values in columns:
             result[f"{column}_{stage + 1}"] = values[stage] if stage < len(values) else None
+    for number in range(1, STAGES):
+        drop = found.drops[number - 1] if number <= len(found.drops) else None
+        for column in ("before", "after", "margin"):
+            result[f"top1_{column}_drop_{number}"] = None if drop is None else getattr(drop, column)
     return {
         **result,
         "closed_form_verdict": _said_of_the_closed_form(found.convs),

@@ -17,5 +17,15 @@ train_dataloader = dict(
 )
 optim_wrapper = dict(optimizer=dict(weight_decay=0.005))
 param_scheduler = dict(milestones=[500, 3500, 5500])
-train_cfg = dict(max_iters=6500, val_interval=6500)
+# Validated after each of the last five steps of a stage, after the first of the next, and at the
+# end: what a drop of the learning rate does to the accuracy at once.
+train_cfg = dict(
+    max_iters=6500,
+    val_interval=6500,
+    dynamic_intervals=[
+        *((497, 1), (503, 6500)),
+        *((3497, 1), (3503, 6500)),
+        *((5497, 1), (5503, 6500)),
+    ],
+)
 default_hooks = dict(checkpoint=dict(interval=6500))

@@ -12,14 +12,17 @@ from benchmarks import replica
 from benchmarks.__main__ import main
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.replica import SETTINGS, judge, plan
+from benchmarks.replica_accuracy import Drop, around_drops, drop_at
 from benchmarks.replica_agreement import NOTHING, Agreement
 from benchmarks.replica_criteria import (
     CLASSIFIER,
     CLASSIFIER_CALLED,
+    IN_EQUILIBRIUM,
     NOISE_FREE,
     NORMS_DECAY,
     PLAIN,
     RESCALED,
+    RESCALED_ADAMW,
     Evidence,
     evidence,
     failures,
@@ -39,7 +42,9 @@ STEADY = (1.0, 1.0, 1.0, 1.0)
 FADED = (1.0, 0.6, 0.2, 0.06)
 GOOD = Agreement(CLOSED_FORM, CLOSED_FORM, CLOSED_FORM, STEADY, 0.01, 0.02)
 BAD = Agreement(FADED, CLOSED_FORM, CLOSED_FORM, STEADY, 0.3, 0.4)
-FOUND = Evidence(GOOD, GOOD, BAD, 1.0, False, (RELAXING,))
+RESCALED_WELL = replace(GOOD, measured=(1.0, 1.01, 1.05, 1.1), drift_corrected=(1, 1, 1.06, 1.1))
+DROPS = (Drop(90.0, 91.0, 0.5), Drop(95.0, 95.2, 0.3), Drop(97.0, 96.9, 0.1))
+FOUND = Evidence(GOOD, GOOD, BAD, 1.0, False, (RELAXING,), DROPS, GOOD)
 
 
 def write_run(
@@ -48,6 +53,7 @@ def write_run(
     of_law: float = 1.0,
     fading: float = math.inf,
     fc_called: bool = False,
+    loss_at_the_drop: float = 0.0,
 ) -> None:
     """Two convs that do as theory says, times ``of_law``, and a classifier that does not."""
     samples = pd.DataFrame(perfect_samples(STEPS, RATES, weights=3))
@@ -66,7 +72,12 @@ def write_run(
     fc = weight(CLASSIFIER, invariant=fc_called, statistic=1e-9 if fc_called else 0.9)
     run = {"first_step": 0, "weights": [weight("a"), weight("b"), fc]}
     columns = {name: samples[name].to_numpy() for name in samples}
-    folder = launch(work_dir, "20260101_000000", [], columns, run)
+    lines = []
+    for drop in (500, 3500, 5500):
+        accuracy = {drop + i: 90.0 + i % 2 for i in range(-4, 2)}
+        accuracy[drop + 1] = accuracy[drop] + 0.5 - loss_at_the_drop
+        lines += [{"accuracy/top1": value, "step": step} for step, value in accuracy.items()]
+    folder = launch(work_dir, "20260101_000000", lines, columns, run)
     write_state(folder, RunState("finished", 6500, 6500))
 
 
@@ -104,9 +115,40 @@ def test_records_that_follow_theory_hold(
 def test_angles_that_are_off_fail_every_prediction(
     tmp_path: Path, rescaled: bool, criteria: list[replica.Criterion]
 ) -> None:
-    write_run(tmp_path / "run", rescaled, of_law=1.2)
+    write_run(tmp_path / "run", rescaled, of_law=1.2, loss_at_the_drop=2.0)
     failed = failures(criteria, evidence(load_runs(tmp_path)[0]))
     assert len(failed) == len(criteria)
+
+
+def test_a_rescaled_run_is_judged_beside_the_plain_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", rescaled=True)
+    plain, rescaled = load_runs(tmp_path)
+    assert failures(RESCALED, evidence(rescaled, plain)) == []
+    assert failures(RESCALED, evidence(rescaled)) == [IN_EQUILIBRIUM[1][0]]
+    # control: the plain run does not keep to what a rescaled one must
+    assert failures(RESCALED, evidence(plain, rescaled)) == [name for name, _ in IN_EQUILIBRIUM[:2]]
+
+
+def test_accuracy_around_drops(tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", loss_at_the_drop=1.6)
+    kept, lost = map(around_drops, load_runs(tmp_path))
+    assert kept == (Drop(90.0, 90.5, 1.0),) * 3
+    assert not any(drop.loses for drop in kept)
+    assert all(drop.loses for drop in lost)
+
+
+def test_a_drop_may_cost_what_a_step_costs() -> None:
+    drop = drop_at(9, {7: 90.9, 8: 91.2, 9: 91.6, 10: 91.2})
+    assert drop == Drop(91.6, 91.2, 0.4)
+    assert not drop.loses
+    assert replace(drop, after=91.1).loses
+
+
+def test_a_drop_without_validations_beside_it_is_not_judged() -> None:
+    assert drop_at(5, {5: 90.0, 6: 91.0}) is None
+    assert drop_at(5, {4: 90.0, 5: 90.0}) is None
 
 
 def test_the_law_needs_the_alignment_where_there_is_one(tmp_path: Path) -> None:
@@ -154,19 +196,42 @@ def test_five_points_from_the_closed_form(measured: tuple[float, ...], holds: bo
 
 
 @pytest.mark.parametrize(
-    ("measured", "failed"),
+    ("stage", "ratio", "failed"),
     [
-        (1.04, []),
-        (1.12, []),  # the drift of h̃ explains it
-        (1.06, [RESCALED[1][0]]),
-        (1.17, [RESCALED[0][0]]),
+        (2, 1.12, []),  # the drift of h̃ explains it
+        (0, 0.84, [0]),
+        (1, 1.16, [0]),
+        (2, 0.84, [0]),
+        (2, 1.7, [0, 1]),  # the plain run is nearer
+        (3, 1.9, [0, 1]),
+        (3, math.nan, [0, 1]),
     ],
 )
-def test_rescaled_runs_are_held_to_what_h_did(measured: float, failed: list[str]) -> None:
-    convs = replace(GOOD, measured=(1.0, 1.0, measured, 1.0), closed_form=STEADY)
-    told = {1.04: 1.0, 1.12: 1.1, 1.06: 1.12, 1.17: 1.15}[measured]
-    convs = replace(convs, drift_corrected=(math.nan, 1.0, told, 1.0))
-    assert failures(RESCALED, replace(FOUND, convs=convs)) == failed
+def test_rescaled_runs_are_held_to_equilibrium(stage: int, ratio: float, failed: list[int]) -> None:
+    measured = list(RESCALED_WELL.measured)
+    measured[stage] = ratio
+    found = replace(FOUND, convs=replace(RESCALED_WELL, measured=tuple(measured)))
+    assert failures(IN_EQUILIBRIUM, found) == [IN_EQUILIBRIUM[i][0] for i in failed]
+
+
+def test_rescaled_runs_are_held_to_what_h_did() -> None:
+    assert failures(RESCALED, replace(FOUND, convs=RESCALED_WELL)) == []
+    told = replace(RESCALED_WELL, drift_corrected=(math.nan, 1.0, 1.12, 1.1))
+    assert failures(RESCALED, replace(FOUND, convs=told)) == [RESCALED[3][0]]
+
+
+def test_a_drop_that_loses_accuracy_is_a_failure() -> None:
+    losing = (*DROPS[:2], Drop(97.0, 96.8, 0.1))
+    for drops in (losing, DROPS[:2], ()):
+        found = replace(FOUND, convs=RESCALED_WELL, drops=drops)
+        assert failures(RESCALED, found) == [IN_EQUILIBRIUM[2][0]]
+
+
+def test_adamw_is_held_to_the_law_of_the_median_conv() -> None:
+    convs = replace(RESCALED_WELL, law_median=0.03, law_worst=0.2)
+    assert failures(RESCALED_ADAMW, replace(FOUND, convs=convs)) == []
+    convs = replace(convs, law_median=0.031)
+    assert failures(RESCALED_ADAMW, replace(FOUND, convs=convs)) == [RESCALED_ADAMW[-1][0]]
 
 
 def test_a_run_that_stops_early_holds_nothing() -> None:
@@ -232,13 +297,15 @@ def test_command_judges_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixt
     missed = "- plain-seed1: stage 2 ends at 1.077 for 0.979 (drift-corrected 0.979), h̃ at 1.00 of"
     assert missed in readme
     assert "plain-seed0: stage" not in readme
+    assert "- plain: top-1 before each drop and one step after it, mean of the seeds: " in readme
+    assert "90.0 to 90.5 (+0.5); 90.0 to 90.5 (+0.5); 90.0 to 90.5 (+0.5)" in readme
     assert "misses: +0.098 at stage 2" in readme
 
 
 def test_readme_says_that_no_run_misses(tmp_path: Path) -> None:
     write_run(tmp_path / "plain-seed0")
     write_run(tmp_path / "noise-free-seed0", of_law=1.1)  # a control may
-    (said,) = replica.closed_form_misses(judge(load_runs(tmp_path)))
+    (said,) = replica.closed_form_misses(judge(load_runs(tmp_path), {}))
     assert said.startswith("No run but the controls misses its closed form")
 
 
@@ -269,7 +336,7 @@ def test_short_real_runs_are_judged_and_found_too_short(
     for training in trainings.values():
         training.options = (*training.options, *short)
     assert train(list(trainings.values())) == []
-    table = judge(load_runs(tmp_path / "runs")).set_index("run")
+    table = judge(load_runs(tmp_path / "runs"), {}).set_index("run")
     assert set(table.index) == set(trainings)
     assert table.loc["plain-seed0", "closed_form_2"] < 0.5
     assert table.loc["rescaled-seed0", "closed_form_2"] == pytest.approx(1.0, abs=1e-6)
