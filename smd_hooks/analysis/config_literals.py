@@ -43,6 +43,8 @@ def _value(node: ast.expr) -> Any:
             return {_value(k): _value(v) for k, v in zip(keys, values, strict=True) if k}
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
             return {k.arg: _value(k.value) for k in keywords if k.arg}
+        case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as plain], keywords=[]):
+            return _value(plain)  # with keys that are no names, as ".bn." is none
         case ast.Call(func=ast.Name(id="set"), args=[], keywords=[]):
             return set()
         case ast.List(elts=items) | ast.Set(elts=items):

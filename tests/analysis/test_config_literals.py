@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from smd_hooks.analysis.config_literals import read_config
 
@@ -25,6 +26,13 @@ def test_reads_what_mmengine_dumps(tmp_path: Path) -> None:
         "milestones": [30, 60],
         "resume": False,
     }
+
+
+def test_reads_what_mmengine_dumps_of_keys_that_are_no_names(tmp_path: Path) -> None:
+    keys = {".bn.": dict(lr_mult=0.1), "fc.weight": dict(rotational=False)}
+    optim_wrapper = dict(optimizer=dict(type="AdamW"), paramwise_cfg=dict(custom_keys=keys))
+    Config(dict(optim_wrapper=optim_wrapper)).dump(str(tmp_path / "config.py"))
+    assert read_config(tmp_path / "config.py") == {"optim_wrapper": optim_wrapper}
 
 
 def test_nothing_is_executed(tmp_path: Path) -> None:
