@@ -96,7 +96,7 @@ def test_three_lines_measure_a_stock_mmdet_config(tmp_path: Path, shared_data: P
     }
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "run", str(tmp_path / "mine.py")]
-        + ["--work-dir", str(tmp_path / "run"), "--cfg-options"]
+        + ["--work-dir", str(tmp_path / "run"), "--seed", "0", "--cfg-options"]
         + [f"{key}={value}" for key, value in options.items()],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
