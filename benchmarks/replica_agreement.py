@@ -61,6 +61,15 @@ class Agreement:
         off = self.off(form)
         return len(off) == STAGES - 1 and all(abs(value) <= points for value in off)
 
+    def follows(self, form: tuple[float, ...], points: float = POINTS) -> bool:
+        """Whether it is so close to a form of Δ/Δ* also in proportion, where that is below 1.
+
+        Late stages of plain runs end near .1: there a form that is off by a third would
+        still be within 5 points.
+        """
+        near = (abs(a - b) <= points * b for a, b in zip(self.measured[1:], form[1:], strict=True))
+        return self.within(form, points) and all(near)
+
     @property
     def law_holds(self) -> bool:
         """Whether the law's error keeps to both limits."""

@@ -9,10 +9,9 @@
 # is not scale-invariant does not move alike: the classifier's lr is .01, that of the norms' gains
 # and biases .001.
 # Second moments outlast the gradients that they divide, but not the changes of the norm from stage
-# 2 on: 1 / (1 − beta2) = 100 steps. The law takes preconditioned gradients for orthogonal to the
-# weight, as gradients are. They are so only as far as the second moments of a filter are alike:
-# what is left pushes the weight onto coordinates with small gradients, and its norm up.
-# Rows of many weights help: at a third of the width the law was further off.
+# 2 on: 1 / (1 − beta2) = 100 steps. Preconditioned gradients are orthogonal to the weight, as
+# gradients are, only as far as the second moments of a filter are alike: what is left pushes the
+# weight onto coordinates with small gradients, and its norm up. Rows of many weights help.
 _base_ = ["./resnet_digits.py"]
 
 model = dict(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ from ..theory import (
     second_moment_trajectory,
     step_exponent,
 )
-from .moments import measured_moments
+from .moments import measured_moments, unlike_moment
 from .own_steps import count_own_steps
 from .windows import WINDOW, invariant_spans, stages, window_length, window_mean
 
@@ -129,9 +129,9 @@ def _prepare(frame: pd.DataFrame, rule: UpdateRule, targets: Targets) -> pd.Data
     frame["equilibrium_angle"] = angle * frame.get("angle_factor", 1.0)  # an SNR correction
     # relaxation times since the first sample
     frame["elapsed"] = np.r_[0.0, np.cumsum(rate[:-1] * np.diff(frame["own_step"]))]
-    began = early_excess(rule, frame["own_step"] + 1.0) if _began_empty(frame) else 1.0
-    frame["early_excess"] = began
-    measured = measured_moments(frame)
+    empty = _began_empty(frame)
+    frame["early_excess"] = early_excess(rule, frame["own_step"] + 1.0) if empty else 1.0
+    measured = replace(measured_moments(frame), unlike=unlike_moment(frame, rule, empty))
     means = StepMoments(**{name: window_mean(measured.need(name)) for name in _MOMENTS})
     for name, column in _MOMENTS.items():
         frame[column] = means.need(name)

@@ -10,6 +10,8 @@ import pandas as pd
 
 WINDOW = 25
 """Samples in a window, at least: theory fixes means of squares, single steps scatter."""
+LONG_WINDOW = 100
+"""Samples for a mean that is small beside its scatter."""
 WINDOW_TIMES = 0.2
 """Length of a window in relaxation times, where that is longer."""
 WINDOW_SHARE = 0.1
@@ -65,6 +67,6 @@ def window_length(stage: pd.DataFrame) -> int:
     return max(WINDOW, round(share * len(stage)))
 
 
-def window_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over 25 samples around each; what is NaN does not count."""
-    return pd.Series(values).rolling(WINDOW, min_periods=1, center=True).mean().to_numpy()
+def window_mean(values: np.ndarray, length: int = WINDOW) -> np.ndarray:
+    """Mean over 25 samples around each, or another number; what is NaN does not count."""
+    return pd.Series(values).rolling(length, min_periods=1, center=True).mean().to_numpy()

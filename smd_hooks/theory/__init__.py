@@ -10,6 +10,7 @@ from .equilibrium import (
     rescale_factor,
 )
 from .gradient_noise import NoiseAverage, two_batch_estimate
+from .preconditioning import preconditioned_radial, unlike_parts
 from .representation import predicted_representation_change, snr_step_factor
 from .rotation import (
     inverse_bias_factor,
@@ -49,6 +50,7 @@ __all__ = [
     "is_rotational",
     "lion_ar_constant",
     "peak_lr_of",
+    "preconditioned_radial",
     "predicted_representation_change",
     "register_rule",
     "relaxation_ratio",
@@ -61,4 +63,5 @@ __all__ = [
     "step_angle",
     "step_exponent",
     "two_batch_estimate",
+    "unlike_parts",
 ]

@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 
 from .diffusion import step_exponent
 from .equilibrium import relaxation_time
+from .memories import Memory, first_memory
 from .rotation import step_angle
-from .second_moments import Floats, Memory, StepMoments, early_excess, first_memory
+from .second_moments import Floats, StepMoments, early_excess
 from .update_rules import RotationalRule, SGDRule, UpdateRule
 
 TINY = float(np.finfo(float).tiny)

@@ -163,7 +163,7 @@ def test_a_late_start_needs_no_momentum_history(name: str) -> None:
         np.arange(late, 2 * late),
         column * rule.lr,
         column * rule.weight_decay,
-        StepMoments(*(m[late:] for m in vars(walk.moments).values())),
+        walk.moments[late:],
         walk.norm[late : late + 1],
         from_first_step=False,
     )
@@ -182,7 +182,7 @@ def test_sparse_samples_hold_the_earlier_value(name: str) -> None:
         np.arange(100, 401, 10),
         column * rule.lr,
         column * rule.weight_decay,
-        StepMoments(*(m[some] for m in vars(walk.moments).values())),
+        walk.moments[some],
         walk.norm[100:101],
         from_first_step=False,
     )
@@ -195,13 +195,13 @@ def test_layers_do_not_know_of_each_other() -> None:
     rates = np.full(60, rule.lr)
     walks = [Walk(rule, rates, start) for start in (0.5, 1.0, 2.0)]
     alone = [follow(rule, rates, walk) for walk in walks]
-    fields = [vars(walk.moments).values() for walk in walks]
+    fields = [walk.measured for walk in walks]
     together = second_moment_trajectory(
         rule,
         np.arange(60),
         np.repeat(rates[:, None], 3, axis=1),
         np.full((60, 3), rule.weight_decay),
-        StepMoments(*(np.hstack(columns) for columns in zip(*fields, strict=True))),
+        StepMoments(*map(np.hstack, zip(*fields, strict=True))),
         np.array([walk.norm[0] for walk in walks]),
     )
     assert np.array_equal(together.angular_update, np.hstack([a.angular_update for a in alone]))

@@ -65,9 +65,9 @@ class Walk:
             measured = (r2, angle**2, row_dot(g, g) * r2, row_dot(momentum, g) * r2)
             rows.append([x.mean() for x in (*measured, row_dot(u, u), row_dot(w, u))] + [total])
             w = after
-        r2, angle2, *moments, self.rescale = np.array(rows).T[:, :, None]
+        r2, angle2, *self.measured, self.rescale = np.array(rows).T[:, :, None]
         self.norm, self.angle = np.sqrt(r2[:, 0]), np.sqrt(angle2[:, 0])
-        self.moments = StepMoments(*moments)
+        self.moments = StepMoments(*self.measured)
 
     def _step(self, t: int, g: np.ndarray, w: np.ndarray) -> tuple[bool, np.ndarray]:
         """Whether decay is decoupled, and the step's direction."""
@@ -93,4 +93,4 @@ class Walk:
 
     def end_moments(self, last: int) -> StepMoments:
         """Means over the last steps, shape (1,)."""
-        return StepMoments(*(m[-last:].mean(0) for m in vars(self.moments).values()))
+        return StepMoments(*(m[-last:].mean(0) for m in self.measured))
