@@ -1,9 +1,9 @@
 """What AdamW's preconditioner makes of gradients that are orthogonal to the weight.
 
 A scale-invariant weight has ⟨w, g⟩ = 0, but not ⟨w, Dg⟩ = 0, where D = 1/√v divides each
-coordinate by the size of its own gradients. Few small filters have coordinates alike enough
-for that; elsewhere the difference pushes ‖w‖² some percent beyond η‖u‖²/2λ. ⟨w, Dg⟩ need not
-be measured by itself: it is what ⟨w, u⟩ has beyond what the running mean u inherits.
+coordinate by the size of its own gradients: the weight grows where gradients are small, and
+‖w‖² comes to lie some percent beyond η‖u‖²/2λ, most in small filters. ⟨w, Dg⟩ need not be
+measured by itself: it is what ⟨w, u⟩ has beyond what the running mean u inherits.
 """
 
 from __future__ import annotations
