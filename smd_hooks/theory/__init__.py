@@ -7,6 +7,7 @@ from .equilibrium import (
     equilibrium_angle,
     equilibrium_norm,
     relaxation_time,
+    relaxation_times,
     rescale_factor,
 )
 from .gradient_noise import NoiseAverage, two_batch_estimate
@@ -55,6 +56,7 @@ __all__ = [
     "register_rule",
     "relaxation_ratio",
     "relaxation_time",
+    "relaxation_times",
     "rescale_factor",
     "rotation_constant",
     "second_moment_trajectory",

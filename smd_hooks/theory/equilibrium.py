@@ -32,7 +32,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from .diffusion import L2_ADAM, decay_rate, direction_memory, step_exponent
+from .second_moments import Floats
 from .update_rules import (
     AdamRule,
     LionRule,
@@ -167,6 +171,27 @@ def relaxation_time(rule: UpdateRule) -> float:
     2500
     """
     return 1 / (2 * decay_rate(rule) * (1 + step_exponent(rule)))
+
+
+def relaxation_times(rule: UpdateRule, lr: ArrayLike, weight_decay: ArrayLike) -> Floats:
+    """Return :func:`relaxation_time` along a schedule.
+
+    Args:
+        rule: The update rule; its lr and weight decay are not used.
+        lr: η at each sample, any shape.
+        weight_decay: λ at each sample, of the same shape.
+
+    Raises:
+        NoPrediction: There is no equilibrium somewhere along the schedule, or the rule is a
+            rotational one's.
+    """
+    lr, decay = np.asarray(lr, float), np.asarray(weight_decay, float)
+    product = lr * decay
+    # τ goes as 1/ηλ, and where an equilibrium ends one of these three is at its limit
+    for extreme in (np.argmin(lr), np.argmin(decay), np.argmax(product)):
+        here = rule.at(float(lr.flat[extreme]), float(decay.flat[extreme]))
+        scale = relaxation_time(here) * float(product.flat[extreme])
+    return scale / product
 
 
 def rescale_factor(rule: UpdateRule, k: float) -> float:

@@ -180,6 +180,14 @@ class SignMemory:
         """See :class:`Memory`."""
 
 
+def kept_and_step(rule: UpdateRule, lr: Floats, weight_decay: Floats) -> tuple[Floats, Floats]:
+    """What multiplies w and what multiplies u in a step, q and η without dampening's share."""
+    if not isinstance(rule, SGDRule):
+        return 1 - lr * weight_decay, lr
+    q = 1 - lr * weight_decay if rule.decoupled else np.ones_like(lr)
+    return q, lr * (1 - rule.dampening)
+
+
 def first_memory(
     rule: UpdateRule,
     r2: Floats,

@@ -35,7 +35,7 @@ def preconditioned_radial(
     Args:
         rule: The rule; its lr and weight decay are not used.
         steps: Sampled optimizer steps, increasing, shape (samples,).
-        lr: η at each sample, shape (samples,), as are the following.
+        lr: η at each sample, shape (samples,) or (..., samples), as have the following.
         weight_decay: λ.
         direction: ‖u‖² over :func:`~smd_hooks.theory.early_excess`.
         radial: ⟨w, u⟩.
@@ -44,8 +44,8 @@ def preconditioned_radial(
             state empty.
 
     Returns:
-        Shape (samples,), the mean over the steps since the sample before; NaN for the first
-        unless it is the first step.
+        Shape (..., samples), the mean over the steps since the sample before; NaN for the
+        first unless it is the first step.
 
     Source: derived.
     """
@@ -53,16 +53,17 @@ def preconditioned_radial(
         np.asarray(a, float) for a in (steps, lr, weight_decay, direction, radial)
     )
     c = np.ones_like(lr) if rescale is None else np.asarray(rescale, float)
-    beta, q = rule.beta1, (1 - lr * decay)[:-1]
+    beta, q = rule.beta1, (1 - lr * decay)[..., :-1]
     n = steps - steps[0] + 1 if from_first_step else np.full(len(steps), np.inf)
     left, k = beta**n, np.diff(steps)
-    wm, grown = (1 - left) * wu, c[1:] / c[:-1]
+    wm, grown = (1 - left) * wu, c[..., 1:] / c[..., :-1]
     sums = _geometric_sum(beta * q, k)
     # ⟨u, m⟩ is ‖u‖² times 1 + β₁ⁿ⁺ʲ, j steps later
-    taken = beta * (lr * u2)[:-1] * (sums + left[:-1] * beta ** (k - 1) * _geometric_sum(q, k))
-    new = wm[1:] - (beta * q) ** k * grown * wm[:-1] + grown * taken
-    first = wu[:1] if from_first_step else np.full(len(wu[:1]), np.nan)
-    return np.concatenate([first, new / sums / (1 - beta)])
+    taken = sums + left[:-1] * beta ** (k - 1) * _geometric_sum(q, k)
+    taken = beta * (lr * u2)[..., :-1] * taken
+    new = wm[..., 1:] - (beta * q) ** k * grown * wm[..., :-1] + grown * taken
+    first = wu[..., :1] if from_first_step else np.full_like(wu[..., :1], np.nan)
+    return np.concatenate([first, new / sums / (1 - beta)], axis=-1)
 
 
 def _geometric_sum(x: Floats, terms: Floats) -> Floats:

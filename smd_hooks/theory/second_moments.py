@@ -47,10 +47,10 @@ class StepMoments:
     radial: Floats | None = None
     unlike: Floats | None = None
 
-    def __getitem__(self, sample: int | slice) -> StepMoments:
-        """Return one sample's moments, each of shape (layers,)."""
+    def __getitem__(self, part: Any) -> StepMoments:
+        """Return some samples' and layers' moments, by numpy's indices."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return StepMoments(**{k: v if v is None else v[sample] for k, v in given.items()})
+        return StepMoments(**{k: v if v is None else v[part] for k, v in given.items()})
 
     def need(self, name: str) -> Floats:
         """Return a moment that a rule cannot do without.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from smd_hooks.theory import (
     AdamRule,
     LionRule,
     NoPrediction,
+    RotationalRule,
     SGDRule,
     UpdateRule,
     decay_factor,
@@ -22,6 +24,7 @@ from smd_hooks.theory import (
     equilibrium_angle,
     equilibrium_norm,
     relaxation_time,
+    relaxation_times,
     rescale_factor,
     step_exponent,
 )
@@ -303,3 +306,32 @@ def test_what_the_norm_needs_is_asked_for() -> None:
         equilibrium_norm(AdamRule(0.1, 0.1))
     with pytest.raises(ValueError, match="k must be positive"):
         rescale_factor(SGDRule(0.1, 0.1), 0.0)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        SGDRule(0.1, 0.01, 0.9),
+        SGDRule(0.1, 0.01, 0.9, dampening=0.5, decoupled=True),
+        AdamRule(0.1, 0.01),
+        LionRule(0.1, 0.01),
+    ],
+    ids=repr,
+)
+def test_relaxation_times_along_a_schedule_are_those_of_each_setting(rule: UpdateRule) -> None:
+    lr, decay = np.array([[1e-5, 0.1], [0.3, 0.02]]), np.array([[0.1, 1e-3], [0.01, 0.5]])
+    times = relaxation_times(rule, lr, decay)
+    each = [relaxation_time(rule.at(*pair)) for pair in zip(lr.flat, decay.flat, strict=True)]
+    assert times.ravel() == pytest.approx(each, rel=1e-12)
+    for wrong in ((lr * 0, decay), (lr, decay * 0), (lr, decay * 1e4)):
+        with pytest.raises(NoPrediction):
+            relaxation_times(rule, *wrong)
+    one_of_all = lr.copy()
+    one_of_all[1, 0] = np.nan
+    with pytest.raises(NoPrediction):
+        relaxation_times(rule, one_of_all, decay)
+
+
+def test_a_rotational_rule_has_no_relaxation_times() -> None:
+    with pytest.raises(NoPrediction, match="nothing that relaxes"):
+        relaxation_times(RotationalRule(0.1, 0.1, 0.5, 0.1), [0.1], [0.1])

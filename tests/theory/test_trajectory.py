@@ -15,6 +15,7 @@ from smd_hooks.theory import (
     StepMoments,
     Trajectory,
     UpdateRule,
+    drifting_equilibrium_angle,
     early_excess,
     equilibrium_angle,
     relaxation_ratio,
@@ -204,7 +205,8 @@ def test_layers_do_not_know_of_each_other() -> None:
         StepMoments(*map(np.hstack, zip(*fields, strict=True))),
         np.array([walk.norm[0] for walk in walks]),
     )
-    assert np.array_equal(together.angular_update, np.hstack([a.angular_update for a in alone]))
+    each = np.hstack([a.angular_update for a in alone])
+    assert np.allclose(together.angular_update, each, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -283,3 +285,22 @@ def test_the_a_priori_curve_of_the_published_stages() -> None:
     starts = np.flatnonzero(np.diff(rates)) + 1
     assert ratio[starts] == pytest.approx([0.316, 0.313, 0.118], abs=2e-3)
     assert ratio[[*(starts[1:] - 1), -1]] == pytest.approx([0.989, 0.373, 0.119], abs=2e-3)
+
+
+@pytest.mark.parametrize("per_relaxation_time", [-0.5, 0.5])
+def test_a_driving_moment_that_drifts_moves_the_ratio(per_relaxation_time: float) -> None:
+    rule = SGDRule(0.01, 0.01, 0.9)
+    drift, steps = per_relaxation_time / relaxation_time(rule), np.arange(6_000)
+    settings = (steps, np.full(6_000, rule.lr), np.full(6_000, rule.weight_decay))
+    ratio = relaxation_ratio(rule, *settings, moment=np.exp(drift * steps))
+    expected = drifting_equilibrium_angle(rule, drift) / equilibrium_angle(rule)
+    assert ratio[-1] == pytest.approx(expected, rel=2e-3)  # held over one step of 250
+    assert ratio[0] == 1
+    steady = relaxation_ratio(rule, *settings, initial=1.5, moment=np.ones(6_000))
+    assert np.array_equal(steady, relaxation_ratio(rule, *settings, initial=1.5))
+
+
+def test_a_driving_moment_below_zero_has_no_angle() -> None:
+    ones = np.ones(3)
+    ratio = relaxation_ratio(RULES["sgd"], np.arange(3), ones, ones * 0.01, moment=[1, -0.1, 1])
+    assert np.isnan(ratio).tolist() == [False, True, False]
