@@ -21,10 +21,10 @@ from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
 from benchmarks.provenance import provenance
 from benchmarks.trainings import Training, train
-from smd_hooks.analysis import Run, load_runs, predict, result_table, score, write_table
-from smd_hooks.analysis.diagnosis import is_unit
+from smd_hooks.analysis import Run, agreement_table, load_runs, predict, score, write_table
+from smd_hooks.analysis.diagnosis.diagnose import is_unit
 from smd_hooks.analysis.figures import draw_angular_updates
-from smd_hooks.analysis.table import render_terminal
+from smd_hooks.analysis.table.formats import render_terminal
 
 DATA = Path("data/demo")  # where the demo's configs look for it
 CONFIGS = {  # the longest first, so that the others fit beside it
@@ -61,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
     for training in failed:
         console.print(f"[red]{training.name} failed[/]: {training.last_words()}")
     runs = [r for r in load_runs(args.work_dir) if r.name in CONFIGS]
-    if runs:
+    if any(r.launched for r in runs):
         _show(runs, args.work_dir, console, started)
     return 1 if failed else 0
 
 
 def _show(runs: list[Run], folder: Path, console: Console, started: float) -> None:
     runs = sorted(runs, key=lambda run: FIGURE_ORDER.index(run.name))
-    table = result_table(runs)
+    table = agreement_table(runs)
     write_table(table, folder / "table.csv")
     write_table(table, folder / "table.md")
     console.out(render_terminal(table, console.width), highlight=False)

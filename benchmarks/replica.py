@@ -35,7 +35,7 @@ from benchmarks.replica_criteria import (
 )
 from benchmarks.trainings import Training, train
 from smd_hooks.analysis import Run, load_runs, write_table
-from smd_hooks.analysis.table import render_terminal
+from smd_hooks.analysis.table.formats import render_terminal
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
         failed = train(list(planned.values()))
         for training in failed:
             console.print(f"[red]{training.name} failed[/]: {training.last_words()}")
-    runs = {run.name: run for run in load_runs(args.work_dir)} if args.work_dir.is_dir() else {}
+    there = load_runs(args.work_dir) if args.work_dir.is_dir() else []
+    runs = {run.name: run for run in there if run.launched}
     missing = [name for name in planned if name not in runs]
     if missing:
         console.print(f"no records in {args.work_dir}: {', '.join(missing)}")

@@ -22,7 +22,7 @@ from benchmarks.replica_agreement import (
     agreement,
 )
 from smd_hooks.analysis import Run, predict, score
-from smd_hooks.analysis.diagnosis import NORM_DECAY, diagnose
+from smd_hooks.analysis.diagnosis.diagnose import NORM_DECAY, diagnose
 from smd_hooks.measure.invariance import Z2_LIMIT
 from smd_hooks.theory import SGDRule, UpdateRule
 

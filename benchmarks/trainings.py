@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from smd_hooks.records import read_state
+from smd_hooks.records import PlannedRun, read_state, write_suite
 
 POLL_SECONDS = 1.0
 
@@ -82,17 +83,33 @@ class Training:
 def train(trainings: Sequence[Training]) -> list[Training]:
     """Run all, as many at a time as there are cores, the first ones first.
 
-    Whatever ends this early (Ctrl-C, an error) ends them, too.
+    Whatever ends this early (Ctrl-C, an error) ends them, too. What is planned, and what
+    failed, goes to ``suite.json`` beside the work dirs: ``smd-hooks table`` shows runs that
+    left nothing else behind.
 
     Returns:
         Those that failed.
     """
+    write_plan(trainings)
     try:
         _train(list(trainings), slots=max(1, min(len(trainings), os.cpu_count() or 1)))
     finally:
         for training in trainings:
             training.stop()
-    return [training for training in trainings if training.returncode]
+        failed = [training for training in trainings if training.returncode]
+        write_plan(failed)
+    return failed
+
+
+def write_plan(trainings: Sequence[Training]) -> None:
+    """Write into the folder that holds the work dirs what is planned, and what has failed."""
+    suites: dict[Path, dict[str, PlannedRun]] = defaultdict(dict)
+    for training in trainings:
+        failed = training.last_words() if training.returncode else ""
+        place = training.work_dir
+        suites[place.parent][place.name] = PlannedRun(training.config, failed)
+    for folder, planned in suites.items():
+        write_suite(folder, planned)
 
 
 def _train(waiting: list[Training], slots: int) -> None:
@@ -113,4 +130,5 @@ def _train(waiting: list[Training], slots: int) -> None:
             for training in running:
                 done, planned = training.progress()
                 bars.update(tasks[training.name], completed=done, total=planned)
+            write_plan([t for t in running if t.returncode])
             running = [t for t in running if t.returncode is None]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from smd_hooks import load_runs
-from smd_hooks.analysis import result_table
+from smd_hooks.analysis import agreement_table
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ def test_every_file_that_is_named_exists() -> None:
 
 
 def test_every_column_that_is_explained_is_in_the_table() -> None:
-    columns = set(result_table([]).columns)
+    columns = set(agreement_table([]).columns)
     explained = re.search(r"\| column \| meaning \|(.*?)\n\n", README, flags=re.DOTALL)
     assert explained is not None
     names = re.findall(r"^\| `(\w+)`", explained.group(1), flags=re.MULTILINE)
@@ -114,7 +114,7 @@ def test_three_lines_measure_a_stock_mmdet_config(tmp_path: Path, shared_data: P
         if re.match(r"backbone\.layer[234].*(conv\d|downsample\.0)\.weight", str(name)):
             assert "BatchNorm is in eval mode" in reason, name
     assert "before any norm" in reasons["rpn_head.rpn_conv.weight"]
-    (row,) = result_table([run]).to_dict("records")
+    (row,) = agreement_table([run]).to_dict("records")
     assert row["si_params"] == "0/74"
     assert row["verdict"].startswith("nothing is scale-invariant: its BatchNorm is in eval mode")
     assert (row["task"], row["dataset"]) == ("detection", "coco_small")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.speed import measure, optim
+from benchmarks.speed import measure, optim, table
 
 
 def add_parser(commands: Any) -> None:
@@ -13,3 +13,4 @@ def add_parser(commands: Any) -> None:
     timings = parser.add_subparsers(dest="timing", required=True)
     measure.add_parser(timings)
     optim.add_parser(timings)
+    table.add_parser(timings)

@@ -1,8 +1,27 @@
-"""From records to a table: find runs, score them, show them. pandas, no torch."""
+"""From records to tables and reports. pandas, no torch; nothing of a run is executed.
 
-from .agreement import predict, score
-from .diagnosis import diagnose
-from .runs import Run, load_runs
-from .table import result_table, write_table
+Rooms, each importing from those before it only: agreement, diagnosis, reading, table, report.
+forecast stands beside them: it speaks of runs that do not exist yet.
+"""
 
-__all__ = ["Run", "diagnose", "load_runs", "predict", "result_table", "score", "write_table"]
+from .agreement.prediction import predict
+from .agreement.scores import score
+from .diagnosis.diagnose import diagnose
+from .reading.runs import Run, load_runs
+from .table.formats import render_terminal, write_table
+from .table.grouping import by_columns, compare, over_seeds
+from .table.table import agreement_table
+
+__all__ = [
+    "Run",
+    "agreement_table",
+    "by_columns",
+    "compare",
+    "diagnose",
+    "load_runs",
+    "over_seeds",
+    "predict",
+    "render_terminal",
+    "score",
+    "write_table",
+]

@@ -1,4 +1,4 @@
-"""MMEngine adapters: the only place in the library that knows MMEngine."""
+"""MMEngine adapters, one hook a file."""
 
 from . import registration as registration
 from .equilibrium_rescale_hook import EquilibriumRescaleHook

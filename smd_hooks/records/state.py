@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
+from .foreign_files import (
+    MEBIBYTE,
+    Unreadable,
+    count_in,
+    exists,
+    number_in,
+    read_json_object,
+    warn_left_out,
+)
 from .schema import FOLDER, STATE_FILE, write_json
 
 Status = Literal["running", "finished", "failed"]
@@ -48,10 +57,26 @@ def write_state(launch_folder: Path, state: RunState) -> None:
 
 
 def read_state(launch_folder: Path) -> RunState | None:
-    """Return the state, or None where there is none or it cannot be read."""
-    try:
-        content = json.loads((Path(launch_folder) / FOLDER / STATE_FILE).read_text("utf-8"))
-        known = {name: content[name] for name in RunState.__dataclass_fields__ if name in content}
-        return RunState(**known)
-    except (OSError, ValueError, TypeError):
+    """Return the state; None where there is none, or none that can be read: a warning says so."""
+    path = Path(launch_folder) / FOLDER / STATE_FILE
+    if not exists(path):
         return None
+    try:
+        return _state(read_json_object(path, MEBIBYTE))
+    except Unreadable as reason:
+        warn_left_out(path, reason)
+        return None
+
+
+def _state(content: dict[str, Any]) -> RunState:
+    said = content.get("status")
+    status: Status | None = next((s for s in get_args(Status) if s == said), None)
+    if status is None:
+        raise Unreadable(f"status is {said!r}, none of {', '.join(get_args(Status))}")
+    iteration, planned = (count_in(content.get(k, 0)) for k in ("iteration", "max_iterations"))
+    if iteration is None or planned is None:
+        raise Unreadable("iterations are no counts")
+    updated = number_in(content.get("updated", 0.0))
+    if updated is None or not math.isfinite(updated):
+        raise Unreadable(f"updated is {content['updated']!r}, not a time")
+    return RunState(status, iteration, planned, str(content.get("error", "")), updated)

@@ -80,6 +80,7 @@ class RecordWriter:
         columns = [np.concatenate([part[field.name] for part in pending]) for field in schema]
         arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, schema, strict=True)]
         beside = self.folder / f".{name}"
-        pq.write_table(pa.table(arrays, schema=schema), beside, compression="zstd")
+        with open(beside, "wb") as file:  # by itself pyarrow opens no path that is not UTF-8
+            pq.write_table(pa.table(arrays, schema=schema), file, compression="zstd")
         beside.replace(self.folder / name)
         self._parts[table] += 1

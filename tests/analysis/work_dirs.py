@@ -130,9 +130,10 @@ def launch(
     folder = work_dir / timestamp
     (folder / "vis_data").mkdir(parents=True)
     (folder / "vis_data" / "config.py").write_text(config)
-    (folder / "vis_data" / "scalars.json").write_text(
-        "".join(json.dumps(line) + "\n" for line in lines)
-    )
+    if lines:
+        (folder / "vis_data" / "scalars.json").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines)
+        )
     if run is not None:
         writer = RecordWriter(folder)
         writer.write_run(run)

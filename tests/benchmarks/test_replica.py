@@ -29,7 +29,7 @@ from benchmarks.replica_criteria import (
 )
 from benchmarks.trainings import train
 from smd_hooks import load_runs
-from smd_hooks.analysis.diagnosis import NORM_DECAY, OFF_THE_LAW, RELAXING
+from smd_hooks.analysis.diagnosis.diagnose import NORM_DECAY, OFF_THE_LAW, RELAXING
 from smd_hooks.records import RunState, write_state
 from tests.analysis.work_dirs import launch, perfect_samples, weight
 from tests.conftest import ROOT

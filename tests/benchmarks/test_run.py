@@ -12,7 +12,7 @@ import pytest
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.run import describe
 from smd_hooks import load_runs
-from smd_hooks.analysis import result_table
+from smd_hooks.analysis import agreement_table
 from tests.conftest import ROOT
 
 DIGITS = "configs/demo/resnet_digits.py"
@@ -33,7 +33,7 @@ def run(work_dir: Path, digits: Path, *options: str, flags: tuple[str, ...] = ()
         capture_output=True,
         text=True,
     )
-    (row,) = result_table(load_runs(work_dir)).to_dict("records")
+    (row,) = agreement_table(load_runs(work_dir)).to_dict("records")
     return done, row
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import trainings
 from benchmarks.trainings import Training, train
-from smd_hooks.records import RunState, write_state
+from smd_hooks.analysis import agreement_table, load_runs
+from smd_hooks.records import RunState, read_suite, write_state
 from tests.conftest import ROOT
 
 
@@ -32,6 +33,12 @@ def test_failed_ones_are_told_apart_and_quoted(
     assert (nowhere.returncode, helped.returncode) == (2, 0)
     assert "nowhere.py does not exist" in nowhere.last_words()
     assert sys.executable not in nowhere.last_words()
+    planned = read_suite(tmp_path)
+    assert planned["nowhere"].failed == nowhere.last_words()
+    assert (planned["helped"].config, planned["helped"].failed) == ("--help", "")
+    table = agreement_table(load_runs(tmp_path)).set_index("run")
+    assert table.loc["nowhere", "verdict"] == f"failed: {nowhere.last_words()}"
+    assert table["status"].to_dict() == {"helped": "missing", "nowhere": "failed"}
 
 
 def test_an_interrupt_ends_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +51,4 @@ def test_an_interrupt_ends_all_of_them(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         train([training])
     assert training.returncode is not None
+    assert read_suite(tmp_path)["helped"].failed

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 import benchmarks.pipelines.classification
 import benchmarks.pipelines.detection  # noqa: F401
 from smd_hooks import load_runs
-from smd_hooks.analysis import result_table
+from smd_hooks.analysis import agreement_table
 from smd_hooks.optim import LionAR
 from tests.conftest import ROOT
 from tests.test_readme import block
@@ -149,7 +149,7 @@ def test_the_imagenet_config(tmp_path: Path, shared_data: Path) -> None:
     ]
     assert watched.still == sum(len(p) for p in branches)
     (run,) = load_runs(tmp_path / "run")
-    (row,) = result_table([run]).to_dict("records")
+    (row,) = agreement_table([run]).to_dict("records")
     assert (row["optimizer"], row["si_params"]) == ("LionAR", "53/54")
     assert row["norm_ratio"] == pytest.approx(1, abs=1e-6)
     moved = run.predicted[run.predicted["gradient_norm"] > 0]

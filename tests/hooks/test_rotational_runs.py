@@ -10,7 +10,7 @@ import pytest
 from mmengine.runner import Runner
 
 from smd_hooks import load_runs
-from smd_hooks.analysis import result_table
+from smd_hooks.analysis import agreement_table
 from smd_hooks.optim import LionAR, RotationalSGD
 from tests.hooks.runs import TinyModel, tiny_runner
 
@@ -41,7 +41,7 @@ def test_a_warmup_a_drop_and_a_resume_leave_the_angle_as_set(
     weights = run.weights.set_index("parameter")
     rule = weights.loc["conv.weight", "rule"]
     assert (rule["type"], rule["peak_lr"]) == ("Rotational", 0.01)
-    (row,) = result_table([run]).to_dict("records")
+    (row,) = agreement_table([run]).to_dict("records")
     assert row["verdict"] == "turned as set: in equilibrium by construction"
     assert row["angle_ratio"] == pytest.approx(1, abs=band)
     assert row["trajectory_error"] < band

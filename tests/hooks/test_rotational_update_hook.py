@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from smd_hooks import RotationalUpdateHook, load_runs
-from smd_hooks.analysis import result_table
+from smd_hooks.analysis import agreement_table
 from smd_hooks.optim import LionAR, RotationalSGD
 from tests.hooks.runs import TinyModel, tiny_runner
 
@@ -35,7 +35,7 @@ def test_the_table_says_that_it_turned_as_set(tmp_path: Path, hooks: list[Any]) 
     norm = runner.model.conv.weight.detach().flatten(1).norm(dim=1)
     runner.train()
     (run,) = load_runs(tmp_path)
-    (row,) = result_table([run]).to_dict("records")
+    (row,) = agreement_table([run]).to_dict("records")
     assert row["verdict"] == "turned as set: in equilibrium by construction"
     assert row["angle_ratio"] == pytest.approx(1, abs=0.05)
     assert row["norm_ratio"] == pytest.approx(1, abs=1e-6)

@@ -10,7 +10,7 @@ import torch
 from mmengine.runner import Runner
 
 from smd_hooks import load_runs
-from smd_hooks.analysis import predict, result_table
+from smd_hooks.analysis import agreement_table, predict
 from smd_hooks.optim import LionAR
 from tests.hooks.runs import tiny_runner
 
@@ -37,7 +37,7 @@ def test_the_table_knows_the_corrected_angle(tmp_path: Path) -> None:
     assert len(factors) == 80
     assert (factors <= 1).all()
     assert factors.min() < 0.95
-    (row,) = result_table([run]).to_dict("records")
+    (row,) = agreement_table([run]).to_dict("records")
     assert row["verdict"] == "turned as set: in equilibrium by construction"
     assert row["angle_ratio"] == pytest.approx(1, abs=1e-3)
     assert row["trajectory_error"] < 1e-3

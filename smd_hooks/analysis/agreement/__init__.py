@@ -1,0 +1,1 @@
+"""How measured angles agree with theory: predictions beside samples, scores, stages."""

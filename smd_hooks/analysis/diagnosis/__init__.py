@@ -1,0 +1,1 @@
+"""Why a layer is off its equilibrium, layer by layer and in one line for a run."""

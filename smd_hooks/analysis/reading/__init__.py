@@ -1,0 +1,1 @@
+"""Finds runs below folders and reads what lies there, executing nothing."""

@@ -1,0 +1,1 @@
+"""The result table: one row per run, grouped, compared, written."""

@@ -1,0 +1,99 @@
+"""What a command that trains several runs has planned: ``<common work dir>/suite.json``.
+
+A run that never left anything on disk, or that ended before it could say why, is known
+from here only::
+
+    {"runs": {"plain-seed0": {"config": "configs/…", "failed": "", "updated": 1760000000.0}}}
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .foreign_files import (
+    MEBIBYTE,
+    Unreadable,
+    exists,
+    number_in,
+    read_json_object,
+    warn_left_out,
+)
+from .schema import write_json
+
+SUITE_FILE = "suite.json"
+_MOST_BYTES = 16 * MEBIBYTE
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a suite.
+
+    Attributes:
+        config: Its config, as it was launched.
+        failed: Why its process ended early, in one line; empty where it did not.
+        updated: Unix time of the entry.
+    """
+
+    config: str
+    failed: str = ""
+    updated: float = 0.0
+
+
+def write_suite(folder: Path, planned: Mapping[str, PlannedRun]) -> None:
+    """Write what is planned below a folder, stamped with the present time.
+
+    What else was planned there before stays: a suite may be launched in pieces.
+
+    Args:
+        folder: The common work dir; it is made.
+        planned: By the run's work dir, relative to ``folder``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    runs = {**read_suite(folder)}
+    runs |= {n: PlannedRun(p.config, p.failed, now) for n, p in planned.items()}
+    write_json(folder / SUITE_FILE, {"runs": {name: asdict(run) for name, run in runs.items()}})
+
+
+def read_suite(folder: Path) -> dict[str, PlannedRun]:
+    """Return what was planned below a folder, by the run's work dir relative to it.
+
+    Empty where there is no ``suite.json``; one that cannot be read, or that is some other
+    program's, is named in a warning, and so is each entry that is left out of it.
+    """
+    path = Path(folder) / SUITE_FILE
+    if not exists(path):
+        return {}
+    try:
+        runs = read_json_object(path, _MOST_BYTES).get("runs")
+        if not isinstance(runs, dict):
+            raise Unreadable("names no runs")
+    except Unreadable as reason:
+        warn_left_out(path, reason)
+        return {}
+    planned = {}
+    for name, entry in runs.items():
+        try:
+            planned[name] = _planned(name, entry)
+        except Unreadable as reason:
+            warn_left_out(path, reason)
+    return planned
+
+
+def _planned(name: str, entry: Any) -> PlannedRun:
+    place = PurePosixPath(name)
+    if not place.parts or place.is_absolute() or ".." in place.parts or len(name) > 300:
+        raise Unreadable(f"run {name!r}: not a folder below this one")
+    if not isinstance(entry, dict):
+        raise Unreadable(f"run {name!r}: described by {entry!r}")
+    updated = number_in(entry.get("updated", 0.0))
+    config, failed = entry.get("config", ""), entry.get("failed", "")
+    known = isinstance(config, str) and isinstance(failed, str)
+    if not known or updated is None or not math.isfinite(updated):
+        raise Unreadable(f"run {name!r}: described by {entry!r}")
+    return PlannedRun(config, failed, updated)

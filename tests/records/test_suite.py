@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from smd_hooks.records import PlannedRun, read_suite, write_suite
+
+
+def test_what_is_planned_is_read_back_and_stays_when_more_is(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    write_suite(folder, {"a": PlannedRun("a.py"), "b": PlannedRun("b.py")})
+    write_suite(folder, {"b": PlannedRun("b.py", "no disk"), "c/d": PlannedRun("c.py")})
+    planned = read_suite(folder)
+    assert list(planned) == ["a", "b", "c/d"]
+    assert (planned["a"].failed, planned["b"].failed) == ("", "no disk")
+    assert planned["b"].updated > planned["a"].updated > 1e9
+    assert read_suite(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc", "a/../../x", "", ".", "x" * 400, "..", "a\\n/../.."]
+)
+def test_a_name_that_leads_elsewhere_is_left_out(tmp_path: Path, name: str) -> None:
+    runs = {name: {"config": "a.py"}, "fine": {"config": "b.py"}}
+    (tmp_path / "suite.json").write_text(json.dumps({"runs": runs}))
+    with pytest.warns(UserWarning, match=r"suite.json: left out, run .* not a folder below"):
+        assert list(read_suite(tmp_path)) == ["fine"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"runs": ["a"]}', '{"runs": {"a": 5}}', "\x00", "[" * 100_000]
+    + [f'{{"runs": {{"a": {e}}}}}' for e in ('{"config": 1}', '{"failed": []}',
+                                            '{"updated": NaN}', '{"updated": "now"}')],
+)  # fmt: skip
+def test_another_program_s_suite_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "suite.json").write_text(content)
+    with pytest.warns(UserWarning, match=r"suite.json: left out"):
+        assert read_suite(tmp_path) == {}
+
+
+def test_a_folder_of_that_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "suite.json").mkdir()
+    with pytest.warns(UserWarning, match=r"suite.json: left out, a folder"):
+        assert read_suite(tmp_path) == {}
