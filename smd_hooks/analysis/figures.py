@@ -1,25 +1,90 @@
-"""Figures of measured against predicted angular updates, for matplotlib.
+"""Figures for papers: angular updates, heat maps and norms, by matplotlib.
 
 matplotlib is not among the library's dependencies; it is imported when a figure is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from ..theory import NoPrediction, RotationalRule, UpdateRule, relaxation_ratio
-from .runs import Run
+from ..records.plain_text import one_line
+from .reading.run import Run
+from .report.series import LayerSeries, a_priori_ratio, layer_series, stage_marks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LAYER, _MEDIAN, _LAW, _EQUILIBRIUM = "#9db8d9", "#1f4e8c", "#d1495b", "#222222"
+_BELOW, _EQUAL, _ABOVE = "#2166ac", "#f4f4f2", "#b35806"
 _BAND = (0.85, 1.15)
+_POINTS = 600
+_NORM_TICKS = (0.1, 0.2, 0.5, 0.7, 1, 1.5, 2, 5, 10, 20, 50, 100)
+_NOTHING = "nothing to draw: no run has scale-invariant weights with a prediction"
+_NEEDS = "figures need matplotlib: pip install matplotlib"
+
+
+def write_figures(runs: Sequence[Run], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write ``angular_update``, ``heat_map`` and ``norm``, each as PNG and SVG, for each run.
+
+    Args:
+        runs: Runs without predictions are left out.
+        folder: Where; each run gets a folder of its own in it, named after the run.
+
+    Returns:
+        The files.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        OSError: A file cannot be written.
+        ValueError: No run has anything to draw.
+    """
+    figures: dict[str, Callable[[Run], Figure]] = {
+        "angular_update": lambda run: _angular_updates([run]),
+        "heat_map": _heat_map,
+        "norm": _norms,
+    }
+    written, taken = [], set[str]()
+    for run in runs:
+        with run.briefly():
+            try:
+                drawn = {n: draw(run) for n, draw in figures.items() if len(run.predicted)}
+            except ImportError:
+                raise
+            except Exception as error:  # other people's files: no run may cost the others theirs
+                warnings.warn(f"{run.folder}: no figures ({error!r})", stacklevel=2)
+                continue
+        if not drawn:
+            continue
+        place = Path(folder) / _folder_name(run.name, taken)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, figure in drawn.items():
+            for suffix in ("png", "svg"):
+                figure.savefig(place / f"{name}.{suffix}", dpi=130)
+                written.append(place / f"{name}.{suffix}")
+    if not written:
+        raise ValueError(_NOTHING)
+    return written
+
+
+def _folder_name(run: str, taken: set[str]) -> str:
+    """A name that stays in the folder, whatever the run is called, and differs from others."""
+    plain = unicodedata.normalize("NFKC", one_line(run))
+    name = re.sub(r"[^\w.=-]+", "_", plain).lstrip(".")[:120] or "run"
+    number, unique = 1, name
+    while unique.lower() in taken:
+        number += 1
+        unique = f"{name}-{number}"
+    taken.add(unique.lower())
+    return unique
 
 
 def draw_angular_updates(runs: Sequence[Run], path: Path) -> None:
@@ -29,74 +94,87 @@ def draw_angular_updates(runs: Sequence[Run], path: Path) -> None:
     angle that is set), and the median of the trajectory law, which is fed with measured
     gradient moments. Lower row: Δ/Δ*, and the curve of :func:`a_priori_ratio`. What is
     measured are root mean squares over the windows of
-    :func:`~smd_hooks.analysis.agreement.predict`.
+    :func:`~smd_hooks.analysis.agreement.prediction.predict`.
 
     Args:
         runs: Runs with records; those without predictions are left out.
         path: Where to write; png, svg or pdf by suffix.
 
     Raises:
+        ImportError: matplotlib is missing.
         ValueError: No run has anything to draw.
     """
-    from matplotlib.figure import Figure
-
     runs = [run for run in runs if len(run.predicted)]
     if not runs:
-        raise ValueError("nothing to draw: no run has scale-invariant weights with a prediction")
-    figure = Figure(figsize=(2.2 + 3.4 * len(runs), 6.6), layout="constrained")
+        raise ValueError(_NOTHING)
+    _angular_updates(runs).savefig(path, dpi=130)
+
+
+def _angular_updates(runs: Sequence[Run]) -> Figure:
+    figure = _figure(2.2 + 3.4 * len(runs), 6.6)
     axes = figure.subplots(2, len(runs), squeeze=False, sharex="col", sharey="row")
     for column, run in enumerate(runs):
-        _draw_angles(axes[0, column], run)
-        _draw_ratios(axes[1, column], run)
-        axes[0, column].set_title(_title(run), fontsize=11)
+        series = layer_series(run.predicted, run.weights, _POINTS)
+        _draw_angles(axes[0, column], series)
+        _draw_ratios(axes[1, column], series, run)
+        axes[0, column].set_title(_title(run, series), fontsize=11)
         axes[1, column].set_xlabel("optimizer step")
     axes[0, 0].set_ylabel("angular update Δ  [rad/step]")
     axes[1, 0].set_ylabel("Δ / Δ*")
     # keys above the columns, so that no curve is covered
-    style: dict[str, Any] = {"ncols": 4, "frameon": False, "fontsize": 9}
+    style: dict[str, Any] = {"ncols": 2 if len(runs) == 1 else 4, "frameon": False, "fontsize": 9}
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", **style)
     figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", **style)
-    figure.savefig(path, dpi=130)
+    return figure
 
 
-def _title(run: Run) -> str:
-    layers = run.predicted["parameter"].nunique()
-    return f"{run.name}\n{layers} scale-invariant layers"
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as missing:
+        raise ImportError(_NEEDS) from missing
+    return Figure(figsize=(width, height), layout="constrained")
 
 
-def _by_layer(run: Run, values: pd.Series) -> pd.DataFrame:
-    """Steps × layers."""
-    frame = run.predicted.assign(value=values)
-    return frame.pivot(index="step", columns="parameter", values="value")
+def _title(run: Run, series: LayerSeries) -> str:
+    return f"{_plain(run.name)}\n{len(series.names)} scale-invariant layers"
 
 
-def _thin(frame: Any, most: int = 600) -> Any:
-    return frame.iloc[:: max(1, len(frame) // most)]
+def _plain(text: str) -> str:
+    """Names of runs and layers are no formulas."""
+    return one_line(text, 200).replace("$", r"\$")
 
 
-def _draw_angles(axes: Axes, run: Run) -> None:
-    data = run.predicted
-    measured = _thin(_by_layer(run, data["measured_angle"]))
-    axes.plot(measured.index, measured, color=_LAYER, lw=0.7, label="_")
+def _draw_layers(axes: Axes, series: LayerSeries, rows: np.ndarray) -> None:
+    axes.plot(series.steps, rows.T, color=_LAYER, lw=0.7, label="_")
     axes.plot([], [], color=_LAYER, lw=1.5, label="measured, each layer")
-    median = measured.median(axis=1)
-    axes.plot(median.index, median, color=_MEDIAN, lw=1.8, label="measured, median")
-    law = _thin(_by_layer(run, data["trajectory_angle"]).median(axis=1))
-    axes.plot(law.index, law, color=_LAW, lw=1.4, ls=(0, (4, 2)), label="trajectory law, median")
-    targets = _thin(_by_layer(run, data["equilibrium_angle"]))
-    targets = targets.loc[:, ~targets.T.duplicated().to_numpy()]  # one for all layers, mostly
-    axes.plot(targets.index, targets, color=_EQUILIBRIUM, lw=1.2, ls=":", label="_")
-    axes.plot([], [], color=_EQUILIBRIUM, lw=1.2, ls=":", label="Δ*: equilibrium, or as set")
-    axes.set_yscale("log")
+    axes.plot(series.steps, _median(rows), color=_MEDIAN, lw=1.8, label="measured, median")
     axes.grid(alpha=0.25, which="both", lw=0.5)
 
 
-def _draw_ratios(axes: Axes, run: Run) -> None:
-    ratios = _thin(_by_layer(run, run.predicted["angle_ratio"]))
+def _median(rows: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(rows).all(axis=0)
+    median = np.full(rows.shape[1], np.nan)
+    median[known] = np.nanmedian(rows[:, known], axis=0)
+    return median
+
+
+def _draw_angles(axes: Axes, series: LayerSeries) -> None:
+    _draw_layers(axes, series, series.angle)
+    law = _median(series.law)
+    dashes = (0, (4, 2))
+    axes.plot(series.steps, law, color=_LAW, lw=1.4, ls=dashes, label="trajectory law, median")
+    targets = np.unique(series.target, axis=0, equal_nan=True)  # one for all layers, mostly
+    axes.plot(series.steps, targets.T, color=_EQUILIBRIUM, lw=1.2, ls=":", label="_")
+    axes.plot([], [], color=_EQUILIBRIUM, lw=1.2, ls=":", label="Δ*: equilibrium, or as set")
+    axes.set_yscale("log")
+
+
+def _draw_ratios(axes: Axes, series: LayerSeries, run: Run) -> None:
     axes.axhspan(*_BAND, color="#2a9d8f", alpha=0.12, lw=0, label=f"{_BAND[0]}–{_BAND[1]}")
-    axes.plot(ratios.index, ratios, color=_LAYER, lw=0.7, label="_")
-    median = ratios.median(axis=1)
-    axes.plot(median.index, median, color=_MEDIAN, lw=1.8, label="measured, median")
+    axes.plot(series.steps, series.ratio.T, color=_LAYER, lw=0.7, label="_")
+    median = _median(series.ratio)
+    axes.plot(series.steps, median, color=_MEDIAN, lw=1.8, label="measured, median")
     steps, curve = a_priori_ratio(run)
     if len(steps):
         axes.plot(steps, curve, color=_LAW, lw=1.6, ls="--", label="predicted a priori")
@@ -105,32 +183,56 @@ def _draw_ratios(axes: Axes, run: Run) -> None:
     axes.grid(alpha=0.25, lw=0.5)
 
 
-def a_priori_ratio(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps and predicted Δ/Δ* from the first jump of the schedule on.
+def _heat_map(run: Run) -> Figure:
+    """Δ/Δ* of layers × steps, coloured by its logarithm, from a quarter to four times."""
+    from matplotlib.colors import LinearSegmentedColormap
 
-    The jump is one of learning rate or weight decay. Before it the prediction would need
-    the initial norm; the jump is taken to be left from equilibrium. Where the optimizer
-    turns all weights by a set angle, the ratio is 1 from the first step on.
-    """
-    data = run.predicted
-    rules = {i: UpdateRule.from_json(run.weights["rule"][i]) for i in data["weight"].unique()}
-    relaxing = [i for i, rule in rules.items() if not isinstance(rule, RotationalRule)]
-    if not relaxing:
-        steps = data["step"].unique()
-        return np.sort(steps), np.ones(len(steps))
-    layer = data[data["weight"] == relaxing[0]]
-    jumps = np.flatnonzero(layer["stage"].to_numpy() > 0)
-    if not len(jumps):
-        return np.empty(0), np.empty(0)
-    layer = layer.iloc[jumps[0] - 1 :]
-    try:
-        ratio = relaxation_ratio(
-            rules[relaxing[0]],
-            layer["own_step"],
-            layer["lr"],
-            layer["weight_decay"],
-            layer["rescale"],
-        )
-    except NoPrediction:
-        return np.empty(0), np.empty(0)
-    return layer["step"].to_numpy(), ratio
+    series = layer_series(run.predicted, run.weights, _POINTS)
+    layers = len(series.names)
+    figure = _figure(9, min(14, 1.6 + 0.19 * max(layers, 6)))
+    axes = figure.subplots()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.ma.masked_invalid(np.log2(series.ratio))
+    colours = LinearSegmentedColormap.from_list("Δ/Δ*", [_BELOW, _EQUAL, _ABOVE])
+    rows = np.arange(layers)
+    mesh = axes.pcolormesh(
+        series.steps,
+        rows,
+        values,
+        cmap=colours,
+        vmin=-2,
+        vmax=2,
+        shading="nearest",
+        rasterized=True,
+    )
+    every = -(-layers // 60)
+    axes.set_yticks(rows[::every], [_plain(name) for name in series.names[::every]], fontsize=7)
+    axes.invert_yaxis()
+    for mark in stage_marks(run.predicted)[1:]:
+        axes.axvline(mark["step"], color=_EQUILIBRIUM, lw=0.8, ls=":")
+    axes.set_xlabel("optimizer step")
+    axes.set_title(_title(run, series), fontsize=11)
+    bar = figure.colorbar(mesh, ax=axes, label="Δ / Δ*", extend="both", aspect=30)
+    bar.set_ticks([-2, -1, 0, 1, 2], labels=["¼", "½", "1", "2", "4"])
+    return figure
+
+
+def _norms(run: Run) -> Figure:
+    """r/r* of every layer over training; for rotational weights r over the first norm."""
+    series = layer_series(run.predicted, run.weights, _POINTS)
+    figure = _figure(5.6, 3.6)
+    axes = figure.subplots()
+    _draw_layers(axes, series, series.norm_ratio)
+    axes.axhline(1, color=_EQUILIBRIUM, lw=1.0, ls=":")
+    for mark in stage_marks(run.predicted)[1:]:
+        axes.axvline(mark["step"], color=_EQUILIBRIUM, lw=0.8, ls=":")
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in _NORM_TICKS if low <= tick <= high]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("norm over equilibrium norm, r / r*")
+    axes.set_title(_title(run, series), fontsize=11)
+    axes.legend(frameon=False, fontsize=8)
+    return figure

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from smd_hooks.analysis import load_runs
+from smd_hooks.analysis.figures import draw_angular_updates, write_figures
+from tests.analysis.report.report_runs import HOSTILE_LAYERS, dropped, turned
+from tests.analysis.work_dirs import CONFIG, launch
+
+FIGURES = {f"{n}.{s}" for n in ("angular_update", "heat_map", "norm") for s in ("png", "svg")}
+SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml"}
+
+
+def test_three_figures_of_each_run_in_both_formats(tmp_path: Path) -> None:
+    dropped(("a.weight", "b.weight"), tmp_path / "runs" / "plain")
+    turned(tmp_path / "runs" / "turned")
+    launch(tmp_path / "runs" / "foreign", "20260101_000000", config=CONFIG)
+    written = write_figures(load_runs(tmp_path / "runs"), tmp_path / "figures")
+    assert {path.relative_to(tmp_path / "figures").as_posix() for path in written} == {
+        f"{run}/{figure}" for run in ("plain", "turned") for figure in FIGURES
+    }
+    for path in written:
+        assert path.read_bytes().startswith(SIGNATURES[path.suffix])
+        assert path.stat().st_size > 5000
+
+
+def test_names_make_no_formulas_and_leave_no_folder(tmp_path: Path) -> None:
+    for name in ("$x$ {\\frac", "..x", "$x$ {-frac"):
+        dropped((*HOSTILE_LAYERS, "$\\frac$.weight"), tmp_path / "runs" / name)
+    runs = load_runs(tmp_path / "runs")
+    for run, name in zip(runs, ("../../out", "a/b", "a?b"), strict=True):
+        run.name = name
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        written = write_figures(runs, tmp_path / "figures")
+    below = {path.relative_to(tmp_path / "figures").parent.as_posix() for path in written}
+    assert below == {"_.._out", "a_b", "a_b-2"}
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "figures"}
+
+
+def test_records_that_break_a_figure_cost_one_run(tmp_path: Path) -> None:
+    for name in ("broken", "whole"):
+        dropped(("a.weight",), tmp_path / "runs" / name)
+    runs = load_runs(tmp_path / "runs")
+    vars(runs[0])["predicted"] = runs[1].predicted.drop(columns="angle_ratio")
+    with pytest.warns(UserWarning, match="broken: no figures"):
+        written = write_figures(runs, tmp_path / "figures")
+    assert {path.parent.name for path in written} == {"whole"}
+
+
+def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
+    launch(tmp_path / "foreign", "20260101_000000", config=CONFIG)
+    runs = load_runs(tmp_path)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        write_figures(runs, tmp_path / "figures")
+    with pytest.raises(ValueError, match="nothing to draw"):
+        draw_angular_updates(runs, tmp_path / "figure.png")
+
+
+def test_a_missing_matplotlib_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped(("a.weight",), tmp_path / "plain")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        draw_angular_updates(load_runs(tmp_path), tmp_path / "figure.png")
