@@ -1,0 +1,1 @@
+"""What a plan will do to its scale-invariant weights, before it is trained."""
