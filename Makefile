@@ -19,6 +19,7 @@ demo: $(READY)
 	$(BIN)/python -m benchmarks demo
 
 test: $(READY)
+	@bash tests/browser/install_chromium.sh
 	$(BIN)/python -m pytest
 	@echo "the hooks and the probe once more, on OpenMMLab's own mmengine"
 	$(ON_OPENMMLAB) $(BIN)/python -c "import mmengine; assert mmengine.__version__ == '0.10.7'"

@@ -26,7 +26,10 @@ _HOME = {
     "EquilibriumRescaleHook": "hooks",
     "RotationalUpdateHook": "hooks",
     "SNRCorrectionHook": "hooks",
+    "agreement_table": "analysis",
+    "forecast": "planning",
     "load_runs": "analysis",
+    "write_report": "analysis.report",
 }
 __all__ = [
     "EquilibriumRescaleHook",
@@ -39,7 +42,10 @@ __all__ = [
     "SMDHook",
     "SNRCorrectionHook",
     "StepProbe",
+    "agreement_table",
+    "forecast",
     "load_runs",
+    "write_report",
 ]
 
 
