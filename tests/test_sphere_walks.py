@@ -23,7 +23,7 @@ from torch import Tensor
 
 from smd_hooks import StepProbe
 from smd_hooks.analysis import predict, score
-from smd_hooks.analysis.diagnosis import ALIGNED, RELAXING, diagnose
+from smd_hooks.analysis.diagnosis.diagnose import ALIGNED, RELAXING, diagnose
 from smd_hooks.theory import (
     AdamRule,
     LionRule,
