@@ -49,11 +49,13 @@ def run(args: argparse.Namespace) -> int:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # custom_imports of a project, as under python -m
     from ..planning import forecast
+    from ..records.whole_files import whole_file
 
     found = forecast(args.config, args.iters_per_epoch, args.gpus, _overrides(args.cfg_options))
     print(found)
     if args.output:
-        args.output.write_text(json.dumps(found.to_json(), indent=1), encoding="utf-8")
+        with whole_file(args.output) as file:
+            json.dump(found.to_json(), file, indent=1)
         print(f"wrote {args.output}")
     return 0
 

@@ -36,7 +36,7 @@ def test_one_file_and_figures(folder: Path, capsys: pytest.CaptureFixture[str]) 
         ("runs", "report.pdf", "a report is an HTML file"),
         ("empty", "report.html", "no run found below"),
         ("missing", "report.html", "missing"),
-        ("runs", "no/such/folder/report.html", "no/such/folder/report.html"),
+        ("runs", "no/such/folder/report.html", "no/such/folder is no folder: make it first"),
     ],
 )
 def test_unusable_input_gets_one_line(

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ...records.plain_text import one_line
+from ...records.whole_files import check_place, whole_file
 from ..reading.run import Run
 from ..table.table import agreement_table
 from .embedding import embed
@@ -44,13 +46,14 @@ def write_report(runs: Sequence[Run], path: str | os.PathLike[str]) -> None:
 
     Raises:
         ImportError: plotly or jinja2 is missing.
-        OSError: The file cannot be written.
+        OSError: The file cannot be written; one that was there is as it was.
     """
     try:
         from jinja2 import Environment
         from plotly.offline import get_plotlyjs
     except ImportError as missing:
         raise ImportError(NEEDS) from missing
+    check_place(Path(path))
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     scripts = [get_plotlyjs(), *map(_asset, SCRIPTS)]
     tables, blocks, medians = [], [], []
@@ -74,7 +77,7 @@ def write_report(runs: Sequence[Run], path: str | os.PathLike[str]) -> None:
         style=_asset("page.css"),
         policy=" ".join(map(_allow, scripts)),
     )
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
+    with whole_file(Path(path)) as file:
         file.writelines(page)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import math
-import os
 import re
 import shutil
 from collections.abc import Callable, Hashable
@@ -18,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ...records.plain_text import one_line
+from ...records.whole_files import check_place, whole_file
 
 _FORMULA = ("=", "+", "-", "@")
 # a star or underscore that could begin emphasis; "Δ* is" cannot
@@ -95,12 +95,7 @@ def check_output(path: Path) -> None:
     if path.suffix.lower() not in (*_TEXT, ".parquet"):
         known = ", ".join([*_TEXT, ".parquet"])
         raise ValueError(f"{path}: '{path.suffix}' is no table format; use one of {known}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: give a file in it")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is no folder: make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path.parent} may not be written to")
+    check_place(path)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -114,20 +109,14 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         OSError: The file cannot be written; one that was there is as it was.
     """
     check_output(path)
-    path = Path(os.path.realpath(path))  # a link stays one
-    beside = path.with_name(f".{os.getpid()}.{path.name}"[-200:])
     suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            with open(beside, "wb") as file:
-                table.map(_one_line).to_parquet(file, index=False)
-        else:
-            beside.write_text(_TEXT[suffix](table), encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise OSError(f"{path}: not written ({error.strerror or error})") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    if suffix == ".parquet":
+        with whole_file(path, "wb") as file:
+            table.map(_one_line).to_parquet(file, index=False)
+        return
+    text = _TEXT[suffix](table)
+    with whole_file(path) as file:
+        file.write(text)
 
 
 def _show(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from smd_hooks import write_report
 from smd_hooks.analysis import agreement_table, load_runs
 from tests.analysis.work_dirs import launch
 
@@ -120,3 +121,7 @@ def test_a_real_mmdet_run_without_our_hook(tmp_path: Path, shared_data: Path) ->
     assert {name: found[name] for name in wanted} == wanted
     assert set(run.scalars.history["metric"]) >= {"coco/bbox_mAP", "coco/bbox_mAP_50"}
     assert json.dumps(found)  # plain values
+    write_report([run], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Not measured: add custom_hooks" in page
+    assert "RetinaNet ResNet-50" in page
