@@ -39,6 +39,17 @@ class Cause(NamedTuple):
     detail: str
 
 
+def relaxation_times(elapsed: float) -> str:
+    """Say in words how long ago something was; a stage may be far shorter than one of them.
+
+    >>> relaxation_times(2.24), relaxation_times(0.016)
+    ('2.2 relaxation times', '0.016 relaxation times')
+    """
+    return (
+        f"{elapsed:.1f} relaxation times" if elapsed >= 0.1 else f"{elapsed:.2g} relaxation times"
+    )
+
+
 def rounding_cause(entry: Mapping[str, Any], angle: float) -> Cause | None:
     """Blame the weight's precision, if rounding alone turns it by more than it should turn.
 

@@ -47,6 +47,7 @@ from .causes import (
     TOO_SHORT,
     UNEXPLAINED,
     Cause,
+    relaxation_times,
     rounding_cause,
 )
 from .transients import memory_of_angle, memory_of_moment, standard_error, transient_effects
@@ -230,7 +231,7 @@ def _transient(
         detail = f"the driving moment changes by {checked.drift_ratio:+.2f} per relaxation time"
         return Cause(DRIFT, checked.drift_ratio, detail)
     elapsed, expected = score["elapsed"], math.exp(relaxing)
-    detail = f"{elapsed:.1f} relaxation times {SINCE_THE_JUMP} leave Δ/Δ* at {expected:.2f}"
+    detail = f"{relaxation_times(elapsed)} {SINCE_THE_JUMP} leave Δ/Δ* at {expected:.2f}"
     return Cause(RELAXING, elapsed, detail)
 
 

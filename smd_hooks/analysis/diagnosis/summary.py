@@ -15,6 +15,7 @@ from .causes import (
     NOT_INVARIANT,
     RELAXING,
     TURNED_AS_SET,
+    relaxation_times,
 )
 from .diagnose import SINCE_THE_JUMP, is_joint, is_unit
 
@@ -137,7 +138,7 @@ def _describe(ratios: pd.Series, elapsed: float, causes: pd.DataFrame | None, tu
         named = causes["cause"][causes["parameter"].isin(ratios.index)]
         shared = named.mode().iloc[0] if len(named) else shared
     if shared == RELAXING:
-        return f"{side} equilibrium: {elapsed:.1f} relaxation times {SINCE_THE_JUMP}"
+        return f"{side} equilibrium: {relaxation_times(elapsed)} {SINCE_THE_JUMP}"
     if shared == IN_EQUILIBRIUM:
         return f"{IN_EQUILIBRIUM} as far as can be told: Δ/Δ* is {ratio:.2f} in the median"
     return f"{side} equilibrium by {abs(ratio - 1):.0%}{_main_cause(causes)}"

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from smd_hooks.analysis import diagnose, predict, score
+from smd_hooks.analysis.diagnosis.causes import relaxation_times
 from smd_hooks.analysis.diagnosis.summary import summarize
 from smd_hooks.theory import AdamRule
 from tests.analysis.work_dirs import perfect_samples, weight
@@ -47,6 +48,11 @@ def test_a_run_that_is_still_climbing_says_so() -> None:
     assert verdict == (
         "below equilibrium: 0.4 relaxation times since the last jump of lr or weight decay"
     )
+
+
+def test_a_stage_far_shorter_than_a_relaxation_time_has_a_length() -> None:
+    assert relaxation_times(2.24) == "2.2 relaxation times"
+    assert relaxation_times(0.016) == "0.016 relaxation times"
 
 
 def test_a_verdict_names_the_cause_that_most_layers_share() -> None:
