@@ -49,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # custom_imports of a project, as under python -m
     from ..planning import forecast
-    from ..records.whole_files import whole_file
+    from ..records.whole_files import check_place, whole_file
+
+    if args.output:
+        check_place(args.output)
 
     found = forecast(args.config, args.iters_per_epoch, args.gpus, _overrides(args.cfg_options))
     print(found)

@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{args.output}: a report is an HTML file; name it FILE.html")
+    if args.figures and args.figures.exists() and not args.figures.is_dir():
+        raise ValueError(f"{args.figures} is a file: give a folder for the figures")
     runs = load_runs(*args.folders)
     if not runs:
         where = ", ".join(args.folders)

@@ -39,6 +39,8 @@ def load_config(
     path = str(config)
     if "::" in path:
         path = _packaged(path)
+    if Path(path).is_dir():
+        raise ValueError(f"{config} is a folder: give a config file in it")
     if not Path(path).is_file():
         raise ValueError(f"config {config} does not exist")
     try:

@@ -50,6 +50,9 @@ def count_iterations(cfg: Mapping[str, Any], processes: int) -> int:
             "how long an epoch is cannot be counted, for the training data is not readable here "
             f"({in_a_line(error)}); give --iters-per-epoch"
         ) from error
+    limit = loader.get("num_batch_per_epoch")
+    if limit:  # MMEngine cuts the data set to so many batches of each process
+        examples = min(examples, limit * batch_size * processes)
     own = math.ceil(examples / processes)
     batches = own // batch_size if loader.get("drop_last") else math.ceil(own / batch_size)
     if batches == 0:

@@ -87,6 +87,7 @@ def initial_rms(config: Any, names: Sequence[str], parameters: int) -> dict[str,
         return f"the model is too large to initialise for a forecast ({parameters:,} parameters)"
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the same forecast each time
             model = MODELS.build(without_surroundings(config))
             loaded = set(_drop_checkpoints(model))
             if hasattr(model, "init_weights"):
@@ -95,6 +96,9 @@ def initial_rms(config: Any, names: Sequence[str], parameters: int) -> dict[str,
         return f"the model cannot be initialised here ({in_a_line(error)})"
     weights = dict(model.named_parameters())
     found = {n: weights[n].detach() for n in names if n in weights and n not in loaded}
+    if found and len(found) < len(names):
+        rest = len(names) - len(found)
+        return f"{rest} of {len(names)} weights begin as a checkpoint's"
     rms = {n: float(w.norm()) / math.sqrt(w.numel()) for n, w in found.items()}
     return {n: r for n, r in rms.items() if r > 0} or "the weights begin as a checkpoint's"
 

@@ -90,6 +90,10 @@ _TURNED = {
 
 
 def _build(wrapper: Mapping[str, Any], model: nn.Module | None) -> torch.optim.Optimizer:
+    if isinstance(wrapper, Mapping) and "optimizer" not in wrapper:
+        several = [k for k, v in wrapper.items() if isinstance(v, Mapping) and "optimizer" in v]
+        if several:
+            raise ValueError(f"a run with several optimizers has no forecast: {', '.join(several)}")
     if not isinstance(wrapper, Mapping) or not isinstance(wrapper.get("optimizer"), Mapping):
         raise ValueError("the config has no optim_wrapper with an optimizer: nothing is trained")
     kind = wrapper["optimizer"].get("type")

@@ -58,6 +58,11 @@ def read_schedule(
     at = np.append(0, events[:, 0])
     together = np.append(at[1:] != at[:-1], True)
     starts, table = at[together], np.concatenate([first[None], rates])[together]
+    if not np.isfinite(table).all():
+        raise ValueError(
+            "the schedule's learning rate is not a number: a factor of 0 is divided by, or the "
+            "optimizer's lr is none"
+        )
     changes = np.append(True, (np.diff(table, axis=0) != 0).any(axis=1))
     return starts[changes], table[changes]
 

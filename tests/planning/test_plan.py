@@ -177,6 +177,8 @@ def test_epochs_are_counted_from_the_data(tmp_path: Path) -> None:
     assert any("4 GPUs" in note for note in four.notes)
     dropped = {**data, "train_dataloader.drop_last": True}
     assert plan(iters_per_epoch=None, gpus=4, **dropped).steps_per_epoch == 1
+    cut = {**data, "train_dataloader.num_batch_per_epoch": 3}
+    assert plan(iters_per_epoch=None, **cut).steps_per_epoch == 3
 
 
 def test_without_data_the_length_of_an_epoch_is_asked_for() -> None:
@@ -188,6 +190,10 @@ def test_without_data_the_length_of_an_epoch_is_asked_for() -> None:
     ("overrides", "line"),
     [
         (dict(optim_wrapper=dict(_delete_=True)), "no optim_wrapper"),
+        (
+            dict(optim_wrapper=dict(_delete_=True, a=dict(optimizer={}), b=dict(optimizer={}))),
+            "several optimizers has no forecast: a, b",
+        ),
         (dict(train_cfg=dict(_delete_=True, by_epoch=True)), "no max_epochs"),
         ({"optim_wrapper.optimizer.lrr": 1}, "optimizer SGD cannot be built"),
         (dict(param_scheduler=dict(type="ReduceOnPlateauLR")), "follows a metric"),

@@ -167,6 +167,7 @@ def test_milestones_take_no_time_however_long_the_training() -> None:
         (dict(type="NoSuchLR"), "cannot be built"),
         (dict(type="LinearLR", convert_to_iter_based=True), "converted from epochs"),
         ([MultiStepLR], "built already"),
+        (dict(type="LinearLR", start_factor=0.0, end=10, by_epoch=False), "is not a number"),
     ],
 )
 def test_what_cannot_be_foretold_is_refused(config: Any, line: str) -> None:

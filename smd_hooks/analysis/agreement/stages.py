@@ -21,10 +21,9 @@ from ...theory import (
     relaxation_time,
     step_exponent,
 )
-from ..diagnosis.causes import BAND
 from .blocks import predictable
-from .columns import Columns, of_each_weight
-from .windows import stage_slices, window_length
+from .columns import Columns, mean, of_each_weight
+from .windows import BAND, stage_slices, window_length
 
 STAGES = (
     *("parameter", "stage", "first_step", "last_step", "lr", "weight_decay"),
@@ -84,7 +83,7 @@ def _stage(samples: Columns, rule: UpdateRule) -> dict[str, Any]:
     moving = np.flatnonzero(samples["lr"] > 0)  # a schedule may end at 0
     end = moving[-1] if len(moving) else -1
     settings = {name: float(samples[name][end]) for name in ("lr", "weight_decay")}
-    ratio = samples["angle_ratio"]
+    ratio, ratio_end = samples["angle_ratio"], _ratio_at_the_end(samples)
     row = {
         "stage": int(samples["stage"][0]),
         "first_step": int(samples["step"][0]),
@@ -93,8 +92,8 @@ def _stage(samples: Columns, rule: UpdateRule) -> dict[str, Any]:
         "equilibrium_angle": float(samples["equilibrium_angle"][end]),
         "relaxation_steps": math.nan,
         "ratio_start": float(ratio[0]),
-        "ratio_end": float(ratio[-1]),
-        "in_equilibrium": bool(abs(ratio[-1] - 1) <= BAND),
+        "ratio_end": ratio_end,
+        "in_equilibrium": bool(abs(ratio_end - 1) <= BAND),
         "steps_to_equilibrium": _arrival(samples),
         "predicted_steps": math.nan,
     }
@@ -104,6 +103,14 @@ def _stage(samples: Columns, rule: UpdateRule) -> dict[str, Any]:
     waited = row["predicted_steps"] > 0
     row["time_ratio"] = row["steps_to_equilibrium"] / row["predicted_steps"] if waited else math.nan
     return row
+
+
+def _ratio_at_the_end(samples: Columns) -> float:
+    """Δ/Δ* over the last whole window, as a run is scored at its end."""
+    window = samples.at(slice(-window_length(samples["elapsed"]), None))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = window["angular_update"] / window["equilibrium_angle"]
+    return math.sqrt(mean(ratio**2))
 
 
 def _length(elapsed: np.ndarray, part: slice) -> float:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+BAND = 0.05
+"""Half width of "in equilibrium", relative."""
 WINDOW = 25
 """Samples in a window, at least: theory fixes means of squares, single steps scatter."""
 LONG_WINDOW = 100
@@ -49,19 +51,27 @@ def invariant_spans(steps: np.ndarray, changes: Any) -> Iterator[slice]:
 def stages(lr: np.ndarray, weight_decay: np.ndarray) -> np.ndarray:
     """Number the stages between jumps of the schedule, one number per sample.
 
-    A jump of η or λ stands alone: a smooth schedule also changes by large ratios, near 0,
-    but then so do its neighbours. A value of 0, where schedules begin or end, has no
+    A jump of η or λ stands alone, as a ratio and as a difference: a smooth schedule also
+    changes by large ratios, near 0, but then so do its neighbours, or its neighbours change
+    by as much, as in a warmup. A value of 0, where schedules begin or end, has no
     equilibrium and belongs to the stage beside it.
     """
     return (_jumps(lr) | _jumps(weight_decay)).cumsum()
 
 
 def _jumps(values: np.ndarray) -> np.ndarray:
-    logs = np.log(pd.Series(values).where(values > 0).ffill().bfill().fillna(1.0).to_numpy())
-    change = np.abs(np.diff(logs, prepend=logs[0]))
+    known = pd.Series(values).where(values > 0).ffill().bfill().fillna(1.0).to_numpy()
+    ratios, differences = _changes(np.log(known)), _changes(known)
+    return (ratios > np.log(STAGE_CHANGE)) & _alone(ratios) & _alone(differences)
+
+
+def _changes(values: np.ndarray) -> np.ndarray:
+    return np.abs(np.diff(values, prepend=values[0]))
+
+
+def _alone(change: np.ndarray) -> np.ndarray:
     before, after = np.r_[0.0, change[:-1]], np.r_[change[1:], 0.0]
-    alone = change > 3 * np.maximum(before, after)
-    return (change > np.log(STAGE_CHANGE)) & alone
+    return change > 3 * np.maximum(before, after)
 
 
 def stage_slices(stage: np.ndarray) -> list[slice]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-BAND = 0.05
-"""Half width of "in equilibrium", relative."""
 LAW_BAND = 0.06
 """Trajectory error beyond which a layer does not follow its law, if every step is sampled and
 the driving moment scatters by no more than its mean."""

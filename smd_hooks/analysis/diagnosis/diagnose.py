@@ -30,11 +30,10 @@ from ...theory import (
 )
 from ..agreement.columns import Columns, middle, of_each_weight
 from ..agreement.moments import measured_moments
-from ..agreement.windows import WINDOW, window_length
+from ..agreement.windows import BAND, WINDOW, window_length
 from .causes import (
     ALIGNED,
     ASSUMPTION,
-    BAND,
     DRIFT,
     IN_EQUILIBRIUM,
     LAW_BAND,

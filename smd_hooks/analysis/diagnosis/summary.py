@@ -6,9 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..agreement.windows import WINDOW
+from ..agreement.windows import BAND, WINDOW
 from .causes import (
-    BAND,
     IN_EQUILIBRIUM,
     MOVED,
     NO_PREDICTION,
@@ -91,7 +90,8 @@ def _verdict(
     invariant = weights[[v is True for v in weights["scale_invariant"]]]
     if not len(invariant):
         matrices = weights[[is_unit(entry) for entry in weights.to_dict("records")]]
-        return f"nothing is scale-invariant: {matrices['reason'].mode().iloc[0]}"
+        why = matrices["reason"].mode().iloc[0] if len(matrices) else "there is no weight matrix"
+        return f"nothing is scale-invariant: {why}"
     told = zip(invariant["parameter"], invariant["no_prediction"], strict=True)
     reasons = {name: reason for name, reason in told if isinstance(reason, str) and reason}
     if not len(scores):

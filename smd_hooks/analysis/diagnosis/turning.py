@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..agreement.columns import Columns, middle
+from ..agreement.windows import BAND
 from .causes import (
-    BAND,
     LAW_BAND,
     MOVED,
     NO_GRADIENT,

@@ -19,7 +19,7 @@ from ...theory import (
     relaxation_time,
 )
 from ...theory.assumptions import SHORT_MEMORY
-from .law import TOLERANCE, largest_forgotten_norm
+from .law import TOLERANCE, forgotten_norms
 from .plan import Plan, WeightGroup
 
 if TYPE_CHECKING:
@@ -125,7 +125,12 @@ def _ends(plan: Plan, stages: Sequence[Stage]) -> list[str]:
         found += [] if stage in left else _time_needed(stage)
     if plan.rescaled:
         return [*found, "EquilibriumRescaleHook keeps weights in equilibrium as the lr falls"]
-    gained = [s for s in off + left if (s.rescaled_ratio or 0) > (s.ratio[-1] or 0) + TOLERANCE]
+    gained = [
+        s
+        for s in off + left
+        if s.rescaled_ratio is not None
+        and abs(s.rescaled_ratio - 1) + TOLERANCE < abs((s.ratio[-1] or 0) - 1)
+    ]
     if gained:
         shares = _percent([stage.rescaled_ratio or 0.0 for stage in gained])
         found.append(f"with EquilibriumRescaleHook {_named(gained)} would end at {shares}")
@@ -157,18 +162,18 @@ def _start(group: WeightGroup, rule: UpdateRule, stages: Sequence[Stage]) -> lis
             f"the whole run lasts {in_all:.2g} τ: weights never forget their initial norm, and "
             "Δ/Δ* is not known from a config"
         ]
-    for stage in stages:
-        if stage.name == "warmup" or stage.forgotten is None:
-            continue
-        largest = largest_forgotten_norm(rule, stage.forgotten)
-        if largest > 100:
-            return []
-        return [
-            "the initial norm is not known, and the ratios hold for a start at equilibrium: stage "
-            f"{stage.name} ends within 5 % if weights begin below {largest:.1f} × their "
-            "equilibrium norm"
-        ]
-    return []
+    first = next(stage for stage in stages if stage.name != "warmup" or len(stages) == 1)
+    assumed = "the initial norm is not known, and the ratios hold for a start at equilibrium"
+    if first.kind != "constant" or not first.ends_in_equilibrium or first.forgotten is None:
+        return [assumed]
+    smallest, largest = forgotten_norms(rule, first.forgotten)
+    if largest > 100:
+        return []
+    bounds = f"between {smallest:.2g} and" if smallest else "below"
+    return [
+        f"{assumed}: stage {first.name} ends within 5 % if weights begin {bounds} {largest:.1f} × "
+        "their equilibrium norm"
+    ]
 
 
 def _oscillation(rule: UpdateRule) -> list[str]:

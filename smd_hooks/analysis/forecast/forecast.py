@@ -208,7 +208,9 @@ class _Path:
             equilibrium_angle=tuple(self._angle(float(self.lr[i])) for i in at),
             ratio=tuple(ratio),
             relaxation_steps=tuple(_known(tau) for tau in taus),
-            relaxation_epochs=tuple(self._epochs(tau) for tau in taus if math.isfinite(tau)),
+            relaxation_epochs=tuple(
+                self._epochs(tau) if math.isfinite(tau) else None for tau in taus
+            ),
             length=float(passed[span.last + 1] - passed[span.first]) if relaxes else None,
             ends_in_equilibrium=None if ratio[2] is None else abs(ratio[2] - 1) <= TOLERANCE,
             within_tolerance_step=None if ratio[2] is None else enters,

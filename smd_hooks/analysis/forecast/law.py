@@ -104,8 +104,13 @@ def relaxation_times_needed(ratio: float, tolerance: float = TOLERANCE) -> float
     return max(0.0, math.log(off / limit)) if off else 0.0
 
 
-def largest_forgotten_norm(rule: UpdateRule, relaxation_times: float) -> float:
-    """Largest r/r* from which Δ/Δ* comes to within :data:`TOLERANCE` in so many τ."""
+def forgotten_norms(rule: UpdateRule, relaxation_times: float) -> tuple[float, float]:
+    """Smallest and largest r/r* from which Δ/Δ* comes to within :data:`TOLERANCE` in so many τ.
+
+    The smallest is 0 once even a weight that began at 0 has grown enough.
+    """
     power = 1 / (2 + 2 * step_exponent(rule))
     off = math.log((1 - TOLERANCE) ** -2 - 1) + relaxation_times
-    return math.exp(min(power * float(np.logaddexp(0.0, off)), 700.0))  # near the largest float
+    largest = math.exp(min(power * float(np.logaddexp(0.0, off)), 700.0))  # near the largest float
+    missing = (1 - (1 + TOLERANCE) ** -2) * math.exp(min(relaxation_times, 700.0))
+    return max(1 - missing, 0.0) ** power, largest

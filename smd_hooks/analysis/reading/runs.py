@@ -83,7 +83,9 @@ def _add_launch(run: Run, folder: Path) -> None:
         warn_left_out(logged, "not a folder")
     _take_config(run, logged / "config.py", dumped=True)
     _take_scalars(run, launch, _scalars(logged / "scalars.json"))
-    run.state = read_state(folder) or run.state
+    state = read_state(folder)
+    if state or logged.is_dir():  # one that went on without our hook says nothing of itself
+        run.state = state
 
 
 def _take_config(run: Run, path: Path, dumped: bool) -> None:

@@ -24,7 +24,10 @@ FACTS = (
     *("seed", "si_params"),
 )
 """Columns of the table that describe a run rather than judge it."""
-ADD_HOOK = "Not measured: add custom_hooks = [dict(type='SMDHook', interval=50)] to its config."
+ADD_HOOK = (
+    "Not measured: its config needs custom_imports = dict(imports=['smd_hooks']) and "
+    "dict(type='SMDHook', interval=50) among its custom_hooks."
+)
 _STAGE_MEDIANS = (
     *("lr", "weight_decay", "equilibrium_angle", "relaxation_steps", "length", "ratio_start"),
     *("ratio_end", "steps_to_equilibrium", "predicted_steps", "time_ratio"),
@@ -74,10 +77,10 @@ def _head(run: Run, row: Mapping[str, Any], message: str) -> dict[str, Any]:
 
 
 def _why_empty(run: Run, row: Mapping[str, Any]) -> str:
-    if not run.launched:
-        return "Missing: a suite planned this run, and nothing of it is on disk."
     if run.failure:
         return f"Failed: {one_line(run.failure)}"
+    if not run.launched:
+        return "Missing: a suite planned this run, and nothing of it is on disk."
     if run.problem:
         return f"Its records cannot be read: {one_line(run.problem)}"
     if not run.measured:
@@ -134,7 +137,11 @@ def summarize_stages(stages: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for stage, frame in stages.groupby("stage"):
         with np.errstate(all="ignore"):
-            medians = rounded(frame[list(_STAGE_MEDIANS)].astype(float).median())
+            numbers = frame[list(_STAGE_MEDIANS)].astype(float)
+            reached = numbers["steps_to_equilibrium"].notna()
+            if reached.any():  # measured and predicted steps of the same layers
+                numbers.loc[~reached, "predicted_steps"] = math.nan
+            medians = rounded(numbers.median())
         rows.append(
             {
                 "stage": int(stage) + 1,

@@ -28,6 +28,8 @@ _TEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
+    "[": "{[}",  # after the end of a row, TeX would take it for an option
+    "*": "{*}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
@@ -123,14 +125,16 @@ def _show(value: Any) -> str:
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return ""
     if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and 1 <= abs(value) < 1e6 else f"{value:.4g}"
+        return f"{value:.0f}" if value.is_integer() and 1 <= abs(value) < 2**53 else f"{value:.4g}"
     return one_line(value)
 
 
 def _show_pair(mean: float, spread: float) -> str:
     if pd.isna(mean) or pd.isna(spread) or math.isinf(spread):
         return _show(float(mean))
-    digits = 1 - math.floor(math.log10(spread)) if spread else 3
+    if not spread:
+        return f"{_show(float(mean))} ± 0"
+    digits = 1 - math.floor(math.log10(spread))
     if not 0 <= digits <= 6:
         return f"{mean:.4g} ± {spread:.2g}"
     return f"{mean:.{digits}f} ± {spread:.{digits}f}"
@@ -181,7 +185,7 @@ def _tex(table: pd.DataFrame) -> str:
 def _tex_text(cell: object) -> str:
     """Escape a cell; signs that a plain TeX does not know are told by their number."""
     return "".join(
-        _TEX.get(c) or (c if _known_to_tex(c) else f"[U+{ord(c):04X}]") for c in str(cell)
+        _TEX.get(c) or (c if _known_to_tex(c) else f"{{[}}U+{ord(c):04X}]") for c in str(cell)
     )
 
 

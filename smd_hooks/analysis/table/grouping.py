@@ -21,7 +21,8 @@ AVERAGED = (
 )
 SETTING = ("task", "dataset", "model", "optimizer", "lr", "weight_decay", "batch_size", "iters")
 _ENDED = ("finished", "unfinished")  # the latter are foreign runs that do not say
-_SEED = re.compile(r"[-_.]?seed[-_=]?\d+")
+_SEED = re.compile(r"(?:^|[-_./])seed[-_=]?\d+(?![A-Za-z0-9])")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _NO_SETTING = ("work_dir", "resume", "launcher", "log_level", "visualizer", "vis_backends")
 
 
@@ -94,6 +95,8 @@ def compare(table: pd.DataFrame, runs: Sequence[Run], a: str, b: str) -> pd.Data
     if a == b:
         raise ValueError(f"--compare: '{a}' is compared with itself")
     chosen = [_chosen(table, runs, name) for name in (a, b)]
+    if len(chosen[0].index.intersection(chosen[1].index)):
+        raise ValueError(f"--compare: '{a}' and '{b}' have runs in common")
     rows = []
     for metric in AVERAGED:
         first, second = (frame[metric].astype(float).dropna().to_numpy() for frame in chosen)
@@ -134,7 +137,7 @@ def _plain(value: Any) -> Any:
 
 
 def _stem(name: str) -> str:
-    return _SEED.sub("", name) or name
+    return _SEED.sub("", name).strip("/") or name
 
 
 def _places(keys: Sequence[Hashable]) -> list[list[int]]:
@@ -156,11 +159,11 @@ def _together(rows: pd.DataFrame) -> dict[str, Any]:
         "run": _label(rows["run"]),
         "runs": len(ended),
         "status": ", ".join(f"{n} {status}" for status, n in counts.items()),
-        "seed": " ".join(f"{seed:g}" for seed in rows["seed"].dropna()) or None,
-        "verdict": _most_frequent(ended["verdict"] if len(ended) else rows["verdict"]),
+        "seed": " ".join(f"{seed:.0f}" for seed in rows["seed"].dropna()) or None,
+        "verdict": most_frequent(ended["verdict"] if len(ended) else rows["verdict"]),
     }
     for name in (*SETTING, "si_params"):
-        told = rows[name].dropna()
+        told = (ended if len(ended) else rows)[name].dropna()
         result[name] = told.iloc[0] if told.nunique() == 1 else None
     for name in AVERAGED:
         mean, std, _ = _mean(ended[name].astype(float).dropna().to_numpy())
@@ -168,13 +171,19 @@ def _together(rows: pd.DataFrame) -> dict[str, Any]:
     return result
 
 
-def _most_frequent(verdicts: pd.Series) -> str | None:
+def most_frequent(verdicts: pd.Series) -> str | None:
+    """Return the verdict of most runs, whatever its numbers, and of how many; all on a tie."""
     told = verdicts.dropna()
     if not len(told):
         return None
-    counts = told.value_counts(sort=False)
-    verdict, number = counts.index[counts.argmax()], counts.max()
-    return str(verdict) if number == len(told) else f"{verdict} ({number} of {len(told)})"
+    alike = told.map(lambda verdict: _NUMBER.sub("#", verdict))  # but for its numbers
+    counts = alike.value_counts(sort=False)
+    most = counts[counts == counts.max()]
+    found = [str(told[alike == kind].iloc[0]) for kind in most.index]
+    if len(most) == len(told) > 1:
+        return "; ".join(found)
+    share = "" if counts.max() == len(told) else f" ({counts.max()} of {len(told)})"
+    return "; ".join(f"{verdict}{share}" for verdict in found)
 
 
 def _chosen(table: pd.DataFrame, runs: Sequence[Run], name: str) -> pd.DataFrame:

@@ -18,6 +18,7 @@ import pandas as pd
 from smd_hooks.analysis.agreement.blocks import WHOLE
 from smd_hooks.analysis.agreement.own_steps import own_steps
 from smd_hooks.analysis.agreement.prediction import SCORES
+from smd_hooks.analysis.agreement.windows import stages
 from smd_hooks.theory import (
     AdamRule,
     NoPrediction,
@@ -409,24 +410,6 @@ def invariant_spans(frame: pd.DataFrame, changes: Any) -> Iterator[pd.DataFrame]
     # what lies between two samples counts, too: a span ends there
     for _, span in frame[invariant[at]].groupby(np.cumsum(~invariant)[at][invariant[at]]):
         yield span.reset_index(drop=True)
-
-
-def stages(lr: np.ndarray, weight_decay: np.ndarray) -> np.ndarray:
-    """Number the stages between jumps of the schedule, one number per sample.
-
-    A jump of η or λ stands alone: a smooth schedule also changes by large ratios, near 0,
-    but then so do its neighbours. A value of 0, where schedules begin or end, has no
-    equilibrium and belongs to the stage beside it.
-    """
-    return (_jumps(lr) | _jumps(weight_decay)).cumsum()
-
-
-def _jumps(values: np.ndarray) -> np.ndarray:
-    logs = np.log(pd.Series(values).where(values > 0).ffill().bfill().fillna(1.0).to_numpy())
-    change = np.abs(np.diff(logs, prepend=logs[0]))
-    before, after = np.r_[0.0, change[:-1]], np.r_[change[1:], 0.0]
-    alone = change > 3 * np.maximum(before, after)
-    return (change > np.log(STAGE_CHANGE)) & alone
 
 
 def window_length(stage: pd.DataFrame) -> int:

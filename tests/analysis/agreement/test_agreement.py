@@ -256,3 +256,14 @@ def test_a_joint_group_is_one_unit_of_scores_and_counts_its_members() -> None:
     scores = score(predict(samples, table), table)
     assert scores["parameter"].tolist() == ["a.weight + b.weight"]
     assert summarize(scores, table, measured=True)["si_params"] == "2/2"
+
+
+@pytest.mark.parametrize("interval", [1, 10, 20, 50, 100])
+def test_a_warmup_is_no_jump_at_any_interval(interval: int) -> None:
+    """mmdet's own: 500 iterations from a thousandth on; and a milestone, which is one."""
+    steps = np.arange(0, 4_000, interval)
+    lr = 0.02 * np.minimum(1, 0.001 + 0.999 * steps / 499)
+    lr = np.where(steps < 3_000, lr, 0.1 * lr)
+    numbers = stages(lr, np.full(len(steps), 1e-4))
+    assert numbers[-1] == 1
+    assert np.array_equal(numbers, steps >= 3_000)

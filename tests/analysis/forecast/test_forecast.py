@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smd_hooks.analysis.forecast.forecast import Forecast, Stage, forecast_plan
-from smd_hooks.analysis.forecast.law import largest_forgotten_norm, relax, relaxation_times_needed
+from smd_hooks.analysis.forecast.law import forgotten_norms, relax, relaxation_times_needed
 from smd_hooks.analysis.forecast.plan import Layers, Plan, WeightGroup
 from smd_hooks.measure.probe import RESCALE_KEY
 from smd_hooks.measure.rescaling import EquilibriumRescaling
@@ -178,9 +178,22 @@ def test_times_needed_is_the_laws_inverse() -> None:
 def test_a_norm_that_is_forgotten_in_time() -> None:
     starts, lr, steps = np.array([0]), np.array([0.1]), 10_000
     passed = (steps - 1) / relaxation_time(SGDM)
-    largest = largest_forgotten_norm(SGDM, passed)
+    smallest, largest = forgotten_norms(SGDM, passed)
+    assert smallest == 0
     assert relax(SGDM, starts, steps, lr, largest).ratio_end[0] == pytest.approx(0.95)
-    assert largest_forgotten_norm(SGDM, 3000.0) > 1e300
+    assert forgotten_norms(SGDM, 3000.0)[1] > 1e300
+    early = round(relaxation_time(SGDM))
+    smallest, _ = forgotten_norms(SGDM, (early - 1) / relaxation_time(SGDM))
+    assert relax(SGDM, starts, early, lr, smallest).ratio_end[0] == pytest.approx(1.05)
+
+
+def test_rescaling_is_offered_where_it_helps_only() -> None:
+    """Weights that begin far too small: what they gain by growing, rescaling takes away."""
+    small = plan(AdamRule(0.1, 0.01), [0, 100], [0.1, 0.01], 300, initial_norm=0.05)
+    group = forecast_plan(small).groups[0]
+    last = group.stages[-1]
+    assert abs(last.rescaled_ratio - 1) > abs(last.ratio[-1] - 1)
+    assert not any("EquilibriumRescaleHook" in told for told in group.findings)
 
 
 def test_an_unknown_start_is_not_given_a_number() -> None:

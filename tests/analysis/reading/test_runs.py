@@ -94,6 +94,12 @@ def test_status_of_our_own_runs(tmp_path: Path) -> None:
         assert load_runs(tmp_path)[0].status == status
 
 
+def test_a_resume_without_our_hook_says_nothing_of_itself(tmp_path: Path) -> None:
+    write_state(launch(tmp_path, "20260101_000000"), RunState("failed", error="NaN"))
+    launch(tmp_path, "20260102_000000", [{"loss": 1.0, "step": 50}])
+    assert load_runs(tmp_path)[0].state is None
+
+
 def test_a_run_that_has_been_silent_for_long_is_dead(tmp_path: Path) -> None:
     folder = launch(tmp_path, "20260101_000000")
     write_state(folder, RunState("running"))

@@ -8,7 +8,7 @@ import pytest
 
 from smd_hooks.analysis import agreement_table, by_columns, compare, load_runs, over_seeds
 from smd_hooks.analysis.reading.run import Run
-from smd_hooks.analysis.table.grouping import AVERAGED, group_rows
+from smd_hooks.analysis.table.grouping import AVERAGED, group_rows, most_frequent
 from smd_hooks.analysis.table.table import COLUMNS
 from smd_hooks.records import PlannedRun, RunState, write_state, write_suite
 from tests.analysis.work_dirs import CONFIG, launch
@@ -60,6 +60,23 @@ def test_what_differs_in_more_than_the_seed_stays_apart(tmp_path: Path) -> None:
     assert over_seeds(agreement_table(runs), runs)["runs"].tolist() == [1, 1]
 
 
+def test_large_seeds_keep_their_digits_and_missing_runs_take_no_iterations(tmp_path: Path) -> None:
+    for seed, folder in ((1234567890, "a/seed0"), (4294967295, "a/seed1")):
+        trained(tmp_path / folder, CONFIG, seed, 90.0, "finished")
+    write_suite(tmp_path, {f"a/seed{n}": PlannedRun("a.py") for n in range(3)})
+    runs = load_runs(tmp_path)
+    (row,) = over_seeds(agreement_table(runs), runs).to_dict("records")
+    assert (row["run"], row["seed"]) == ("a", "1234567890 4294967295")
+    assert (row["status"], row["iters"]) == ("2 finished, 1 missing", 100)
+
+
+def test_verdicts_that_differ_in_a_number_are_one_verdict() -> None:
+    told = pd.Series(["in equilibrium", "above equilibrium by 9%", "above equilibrium by 10%"])
+    assert most_frequent(told) == "above equilibrium by 9% (2 of 3)"
+    assert most_frequent(told[:2]) == "in equilibrium; above equilibrium by 9%"
+    assert most_frequent(told[:1]) == "in equilibrium"
+
+
 def test_groups_by_columns(suite: tuple) -> None:
     table, _ = suite
     grouped = by_columns(table, ["task", "status"])
@@ -109,6 +126,7 @@ def test_differences_are_b_minus_a_with_the_pooled_standard_error(tmp_path: Path
         ("sgd", "sgd", "compared with itself"),
         ("sgd-seed2", "adamw", r"no run of 'sgd-seed2' has ended \(failed\)"),
         ("adamw-seed1", "sgd", r"no run of 'adamw-seed1' has ended \(missing\)"),
+        ("sgd", "sgd-seed1", "'sgd' and 'sgd-seed1' have runs in common"),
     ],
 )
 def test_what_cannot_be_compared_is_said(suite: tuple, a: str, b: str, message: str) -> None:

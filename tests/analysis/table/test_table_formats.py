@@ -19,7 +19,7 @@ FORMATS = ["csv", "md", "tex", "html", "parquet"]
         (0.98123, 0.0213, "0.981 ± 0.021"),
         (97.65, 0.49497, "97.65 ± 0.49"),
         (76.0, 12.3, "76 ± 12"),
-        (0.5, 0.0, "0.500 ± 0.000"),
+        (0.5, 0.0, "0.5 ± 0"),
         (0.5, np.nan, "0.5"),
         (np.nan, np.nan, ""),
         (1.0, np.inf, "1"),
@@ -90,7 +90,7 @@ def test_signs_of_the_field_in_tex(tmp_path: Path) -> None:
     table = pd.DataFrame({"verdict": ["Δ* at 5 % ± 1_2 ≤ 名"], "x_mean": [1.0], "x_std": [0.1]})
     write_table(table, tmp_path / "t.tex")
     assert (tmp_path / "t.tex").read_text().splitlines()[4] == (
-        r"$\Delta$* at 5 \% $\pm$ 1\_2 $\leq$ [U+540D] & 1.00 $\pm$ 0.10 \\"
+        r"$\Delta${*} at 5 \% $\pm$ 1\_2 $\leq$ {[}U+540D] & 1.00 $\pm$ 0.10 \\"
     )
 
 
