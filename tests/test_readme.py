@@ -13,6 +13,7 @@ import pytest
 
 from smd_hooks import load_runs
 from smd_hooks.analysis import agreement_table
+from smd_hooks.cli import main
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -118,3 +119,12 @@ def test_three_lines_measure_a_stock_mmdet_config(tmp_path: Path, shared_data: P
     assert row["si_params"] == "0/74"
     assert row["verdict"].startswith("nothing is scale-invariant: its BatchNorm is in eval mode")
     assert (row["task"], row["dataset"]) == ("detection", "coco_small")
+
+
+def test_the_forecast_that_is_shown_is_what_is_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = re.findall(r"^smd-hooks (predict .*)$", README, flags=re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    assert main(line.split()) == 0
+    assert f"```\n{capsys.readouterr().out.strip()}\n```" in README

@@ -121,7 +121,7 @@ def test_another_run_is_chosen_by_keyboard(seen: WatchedPage) -> None:
 
 def test_a_run_without_curves_says_why(seen: WatchedPage) -> None:
     for name, told in (
-        ("foreign", "Not measured: add custom_hooks"),
+        ("foreign", "Not measured: its config needs custom_imports"),
         ("nothing", "Nothing is scale-invariant"),
         ("short", "Too short"),
         ("failed", "Failed: ValueError: <script>window.pwned=1</script>"),

@@ -123,5 +123,5 @@ def test_a_real_mmdet_run_without_our_hook(tmp_path: Path, shared_data: Path) ->
     assert json.dumps(found)  # plain values
     write_report([run], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert "Not measured: add custom_hooks" in page
+    assert "Not measured: its config needs custom_imports" in page
     assert "RetinaNet ResNet-50" in page
