@@ -24,7 +24,7 @@ SETTINGS = {
 }
 """lr and weight decay that these patterns are learned with."""
 SCALE_INVARIANT = ["0.weight", "4.weight", "9.weight"]
-STEPS, SKIPPED = 300, 100
+STEPS, SKIPPED, LONG = 300, 100, 900
 
 
 def observe(
@@ -85,6 +85,19 @@ def test_rotational_optimizers_turn_by_their_angle_on_average(kind: Any, per_neu
         assert found[name] == pytest.approx(1, abs=0.03), name
     assert off <= 1e-6
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_neuron", [True, False])
+@pytest.mark.parametrize("kind", [RotationalSGD, RotationalAdamW])
+def test_so_does_the_ordinary_head_once_large_first_updates_are_forgotten(
+    kind: Any, per_neuron: bool
+) -> None:
+    samples, *_ = observe(built(Case(kind, {"per_neuron": per_neuron})), per_neuron, LONG)
+    found = rms_over(angle_of(kind), samples)
+    assert set(found) > set(SCALE_INVARIANT)
+    for name, ratio in found.items():
+        assert ratio == pytest.approx(1, abs=0.03), name
 
 
 @pytest.mark.slow
