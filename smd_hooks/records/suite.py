@@ -3,7 +3,8 @@
 A run that never left anything on disk, or that ended before it could say why, is known
 from here only::
 
-    {"runs": {"plain-seed0": {"config": "configs/…", "failed": "", "updated": 1760000000.0}}}
+    {"runs": {"plain-seed0": {"config": "configs/…", "failed": "", "updated": 1760000000.0,
+                              "experiment": "", "role": "", "scale": "", "options": {}}}}
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -37,11 +38,19 @@ class PlannedRun:
         config: Its config, as it was launched.
         failed: Why its process ended early, in one line; empty where it did not.
         updated: Unix time of the entry.
+        experiment: Which experiment it belongs to, as the suite calls it.
+        role: What it is in that experiment, such as ``sgdm`` or ``rescaled``; a control's, too.
+        scale: What a replica says of its scale, in words; empty at full size.
+        options: What a sweep set it to, by short name: numbers or words.
     """
 
     config: str
     failed: str = ""
     updated: float = 0.0
+    experiment: str = ""
+    role: str = ""
+    scale: str = ""
+    options: Mapping[str, float | str] = field(default_factory=dict)
 
 
 def write_suite(folder: Path, planned: Mapping[str, PlannedRun]) -> None:
@@ -56,7 +65,7 @@ def write_suite(folder: Path, planned: Mapping[str, PlannedRun]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
     runs = {**read_suite(folder)}
-    runs |= {n: PlannedRun(p.config, p.failed, now) for n, p in planned.items()}
+    runs |= {name: replace(run, updated=now) for name, run in planned.items()}
     write_json(folder / SUITE_FILE, {"runs": {name: asdict(run) for name, run in runs.items()}})
 
 
@@ -92,8 +101,11 @@ def _planned(name: str, entry: Any) -> PlannedRun:
     if not isinstance(entry, dict):
         raise Unreadable(f"run {name!r}: described by {entry!r}")
     updated = number_in(entry.get("updated", 0.0))
-    config, failed = entry.get("config", ""), entry.get("failed", "")
-    known = isinstance(config, str) and isinstance(failed, str)
+    words = {key: entry.get(key, "") for key in ("config", "failed", "experiment", "role", "scale")}
+    options = entry.get("options", {})
+    known = all(isinstance(text, str) for text in words.values()) and isinstance(options, dict)
     if not known or updated is None or not math.isfinite(updated):
         raise Unreadable(f"run {name!r}: described by {entry!r}")
-    return PlannedRun(config, failed, updated)
+    if not all(isinstance(value, str | float | int) for value in options.values()):
+        raise Unreadable(f"run {name!r}: its options {options!r} are no numbers or words")
+    return PlannedRun(**words, updated=updated, options=options)

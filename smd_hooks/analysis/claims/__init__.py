@@ -1,0 +1,1 @@
+"""What the papers claim, each claim a check over records."""
