@@ -1,4 +1,19 @@
-"""What the detection configs add to mmdet's own: readied mmcv ops, the hook, a stated seed."""
+"""What the detection configs add to mmdet's own: readied mmcv ops, the hook, a stated seed.
+
+They read COCO 2017 from data/coco. Another data set in COCO's format, nuclei say, is a matter of
+--cfg-options, for {train,val} each where it stands::
+
+    {train,val}_dataloader.dataset.data_root=data/nuclei/
+    {train,val}_dataloader.dataset.ann_file=annotations/instances_{train,val}.json
+    {train,val}_dataloader.dataset.data_prefix.img={train,val}/
+    "{train,val}_dataloader.dataset.metainfo.classes=[nucleus]"
+    val_evaluator.ann_file=data/nuclei/annotations/instances_val.json
+    model.roi_head.bbox_head.num_classes=1
+    model.roi_head.mask_head.num_classes=1
+
+The last but one in Faster and Mask R-CNN, the last in Mask R-CNN alone; RetinaNet has
+model.bbox_head.num_classes.
+"""
 
 custom_imports = dict(imports=["smd_hooks", "benchmarks.pipelines.detection"])
 custom_hooks = [dict(type="SMDHook", interval=50)]

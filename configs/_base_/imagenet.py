@@ -1,6 +1,11 @@
-# ImageNet in its folder layout, {train,val}/<class>/*, and the usual crops.
-# data_root stands in both loaders, for --cfg-options to reach each:
+# ImageNet in its folder layout, {train,val}/<wnid>/*, and the usual crops, on 8 GPUs × 32 images.
+# Labels are those of the standard 1,000 classes. data_root and classes stand in both loaders, for
+# --cfg-options to reach each, as in
 #   train_dataloader.dataset.data_root=… val_dataloader.dataset.data_root=…
+# Folders that are none of ImageNet's are numbered as they are with classes=None.
+# --auto-scale-lr takes the learning rate to another batch.
+_base_ = ["./classification_runtime.py"]
+
 train_dataloader = dict(
     batch_size=32,
     num_workers=8,
@@ -13,6 +18,7 @@ train_dataloader = dict(
         type="ImageFolderDataset",
         data_root="data/imagenet",
         split="train",
+        classes="imagenet-1k",
         transforms=[
             dict(type="RandomResizedCrop", size=224),
             dict(type="RandomHorizontalFlip"),
@@ -30,9 +36,11 @@ val_dataloader = dict(
         type="ImageFolderDataset",
         data_root="data/imagenet",
         split="val",
+        classes="imagenet-1k",
         transforms=[
             dict(type="Resize", size=256),
             dict(type="CenterCrop", size=224),
         ],
     ),
 )
+auto_scale_lr = dict(base_batch_size=256)

@@ -1,10 +1,9 @@
-"""The scratch run with LionAR in SGD's place: all matrices turn by SGD's equilibrium angle.
+"""Mask R-CNN from scratch with LionAR (Kosson et al. 2024) at AdamW's settings.
 
-They do so from the first step on, where SGD comes there over some relaxation times. lr and
-weight decay are AdamW's usual ones with that angle; mmdet's warmup and the two drops scale it.
-Not run at full size.
+The pairing is ours. All matrices turn from the first step on by the angle that is SGD's
+equilibrium; mmdet's warmup and the drops scale it.
 """
 
-_base_ = ["./mask-rcnn_r50_fpn_syncbn-scratch_4x_coco.py"]
+_base_ = ["./mask-rcnn_r50_fpn_syncbn-scratch-adamw_4x_coco.py"]
 
-optim_wrapper = dict(optimizer=dict(_delete_=True, type="LionAR", lr=2e-4, weight_decay=0.1))
+optim_wrapper = dict(optimizer=dict(type="LionAR"))

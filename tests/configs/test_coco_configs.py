@@ -1,4 +1,4 @@
-"""The COCO configs: the papers' settings, and that they run on real COCO-format data."""
+"""The COCO configs that others derive from: the papers' settings, and mmdet's own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any
 
 import mmdet
 import pytest
-import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.runner import Runner
 from torch import nn
 
 import benchmarks.pipelines.detection  # noqa: F401
@@ -121,84 +119,3 @@ def test_every_run_is_measured_seeded_and_readied(name: str) -> None:
     assert config.randomness.seed == 0
     assert config.data_root == "data/coco/"
     assert config.default_hooks.visualization.type == "DetVisualizationHook"
-
-
-# What makes a few steps quick on a CPU: few and small images, few proposals, all predictions kept,
-# so that a model that has learnt nothing is scored all the same.
-FEW_STEPS: dict[str, dict[str, Any]] = {
-    SYNCBN: {
-        "train_cfg.max_iters": 2,
-        "train_cfg.val_interval": 2,
-        "model.train_cfg.rpn_proposal.max_per_img": 20,
-        "model.train_cfg.rcnn.sampler.num": 8,
-        "model.test_cfg.rpn.max_per_img": 5,
-        "model.test_cfg.rcnn.score_thr": 0.0,
-    },
-    NAMES[1]: {
-        "train_cfg.max_epochs": 1,
-        "model.test_cfg.rpn.max_per_img": 5,
-        "model.test_cfg.rcnn.score_thr": 0.0,
-    },
-    NAMES[2]: {"train_cfg.max_epochs": 1, "model.test_cfg.score_thr": 0.0},
-}
-
-
-def shrink(name: str, root: Path, year: str = "") -> dict[str, Any]:
-    """List the overrides for two steps and a validation on a small machine."""
-    changes: dict[str, Any] = {
-        "train_dataloader.dataset.pipeline.2.scale": (160, 128),
-        "train_dataloader.dataset.indices": 4,
-        "val_dataloader.dataset.pipeline.1.scale": (160, 128),
-        "val_dataloader.dataset.indices": 2,
-        "val_evaluator.ann_file": f"{root}/annotations/instances_val{year}.json",
-        "model.backbone.init_cfg": None,
-        "custom_hooks": [],
-    }
-    for split in ("train", "val"):
-        loader = f"{split}_dataloader"
-        changes[f"{loader}.num_workers"] = 0
-        changes[f"{loader}.persistent_workers"] = False
-        changes[f"{loader}.dataset.data_root"] = str(root)
-        changes[f"{loader}.dataset.ann_file"] = f"annotations/instances_{split}{year}.json"
-        changes[f"{loader}.dataset.data_prefix.img"] = f"{split}{year}/"
-    return changes | FEW_STEPS[name]
-
-
-def train_and_validate(config: Config, work_dir: Path) -> dict[str, float]:
-    """Run it; give the validation's scores."""
-    config.work_dir = str(work_dir)
-    runner = Runner.from_cfg(config)
-    before = [parameter.detach().clone() for parameter in runner.model.parameters()]
-    runner.train()
-    after = list(runner.model.parameters())
-    assert runner.iter == 2
-    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    assert all(torch.isfinite(parameter).all() for parameter in after)
-    scores = runner.message_hub.log_scalars
-    return {key: buffer.current() for key, buffer in scores.items() if key.startswith("val/")}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_two_steps_and_a_validation_on_real_coco_photos(
-    name: str, shared_data: Path, tmp_path: Path
-) -> None:
-    config = load(name)
-    config.merge_from_dict(shrink(name, shared_data / "coco_small", "2017"))
-    scores = train_and_validate(config, tmp_path)
-    assert 0 <= scores["val/coco/bbox_mAP"] <= 1
-
-
-@pytest.mark.slow
-def test_two_steps_and_a_validation_on_nuclei(shared_data: Path, tmp_path: Path) -> None:
-    config = load(SYNCBN)
-    one_class = {
-        "train_dataloader.dataset.metainfo": {"classes": ("nucleus",)},
-        "val_dataloader.dataset.metainfo": {"classes": ("nucleus",)},
-        "model.roi_head.bbox_head.num_classes": 1,
-        "model.roi_head.mask_head.num_classes": 1,
-    }
-    config.merge_from_dict(shrink(SYNCBN, shared_data / "nuclei") | one_class)
-    scores = train_and_validate(config, tmp_path)
-    assert 0 <= scores["val/coco/bbox_mAP"] <= 1
-    assert 0 <= scores["val/coco/segm_mAP"] <= 1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -12,33 +9,15 @@ from torch import nn
 
 from smd_hooks.optim import LionAR
 from smd_hooks.theory import SGDRule, UpdateRule, equilibrium_angle
-from tests.conftest import ROOT
+from tests.configs.comparing import differing, load
 
-CONFIGS = ROOT / "configs"
-IMAGENET = CONFIGS / "imagenet"
 PAIRS = {
-    IMAGENET / "resnet50_lionar_8xb32-90e.py": "resnet50_goyal_8xb32-90e",
-    CONFIGS / "coco/mask-rcnn_r50_fpn_syncbn-scratch-lionar_4x_coco.py": (
-        "mask-rcnn_r50_fpn_syncbn-scratch_4x_coco"
+    "imagenet/resnet50_lionar_8xb32-90e": "imagenet/resnet50_goyal_8xb32-90e",
+    "coco/mask-rcnn_r50_fpn_syncbn-scratch-lionar_4x_coco": (
+        "coco/mask-rcnn_r50_fpn_syncbn-scratch_4x_coco"
     ),
-    CONFIGS / "demo/resnet_digits_lionar.py": "resnet_digits",
+    "demo/resnet_digits_lionar": "demo/resnet_digits",
 }
-
-
-def load(path: Path) -> Config:
-    return Config.fromfile(path, import_custom_modules=False)
-
-
-def differing(one: Any, other: Any, path: str = "") -> set[str]:
-    """Name the settings in which two configs differ."""
-    if not isinstance(one, dict) or not isinstance(other, dict):
-        return set() if one == other else {path}
-    missing = object()
-    found = [
-        differing(one.get(key, missing), other.get(key, missing), f"{path}.{key}".lstrip("."))
-        for key in {*one, *other}
-    ]
-    return set().union(*found)
 
 
 def angle_set_by(cfg: Config) -> float:
@@ -48,21 +27,21 @@ def angle_set_by(cfg: Config) -> float:
     return equilibrium_angle(UpdateRule.from_optimizer(optimizer, optimizer.param_groups[0]))
 
 
-@pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
-def test_only_the_optimizer_differs_and_the_angle_is_the_other_runs(path: Path) -> None:
-    cfg, other = load(path), load(path.with_stem(PAIRS[path]))
+@pytest.mark.parametrize("name", PAIRS)
+def test_only_the_optimizer_differs_and_the_angle_is_the_other_runs(name: str) -> None:
+    cfg, other = load(name), load(PAIRS[name])
     changed = differing(cfg.to_dict(), other.to_dict())
-    names = {name for name in changed if not name.startswith("optim_wrapper.optimizer")}
+    others = {key for key in changed if not key.startswith("optim_wrapper.optimizer")}
     shorter = {"param_scheduler.milestones", "train_cfg.max_iters"}
-    assert names == (shorter if "demo" in path.parts else set())
+    assert others == (shorter if "demo" in name else set())
     sgd = other.optim_wrapper.optimizer
     plain = SGDRule(sgd.lr, sgd.weight_decay, momentum=sgd.momentum)
     assert angle_set_by(cfg) == pytest.approx(equilibrium_angle(plain), rel=1e-3)
 
 
 def test_the_demos_run_is_shorter_and_drops_late() -> None:
-    cfg = load(CONFIGS / "demo/resnet_digits_lionar.py")
-    plain = load(CONFIGS / "demo/resnet_digits.py")
+    cfg = load("demo/resnet_digits_lionar")
+    plain = load("demo/resnet_digits")
     assert cfg.train_cfg.max_iters < plain.train_cfg.max_iters
     (drop,) = cfg.param_scheduler.milestones
     assert cfg.train_cfg.max_iters / 2 < drop < cfg.train_cfg.max_iters
@@ -70,8 +49,8 @@ def test_the_demos_run_is_shorter_and_drops_late() -> None:
 
 
 def test_the_recipe_without_warmup_is_the_papers() -> None:
-    plain = load(IMAGENET / "resnet50_lionar_8xb32-90e.py")
-    recipe = load(IMAGENET / "resnet50_lionar-no-warmup_8xb32-90e.py")
+    plain = load("imagenet/resnet50_lionar_8xb32-90e")
+    recipe = load("imagenet/resnet50_lionar-no-warmup_8xb32-90e")
     changed = differing(recipe.to_dict(), plain.to_dict())
     options = ("beta", "nesterov", "inverse_bias_correction")
     assert changed == {f"optim_wrapper.optimizer.{name}" for name in options}

@@ -12,6 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from benchmarks.errors import UsageError
 from benchmarks.pipelines.classification.dataset import ImageFolderDataset, build_transforms
+from benchmarks.pipelines.classification.imagenet import IMAGENET_1K, check_wnids, imagenet_wnids
 
 
 def check_dataset(dataset_cfg: Mapping[str, Any]) -> None:
@@ -24,7 +25,8 @@ def check_dataset(dataset_cfg: Mapping[str, Any]) -> None:
 
     Raises:
         UsageError: an option missing or unknown, data root or split missing, no class folders,
-            one without images, or a transform that can't be built; one line that says what to do.
+            one without images or, with ``classes='imagenet-1k'``, none of ImageNet's, or a
+            transform that can't be built; one line that says what to do.
     """
     _check_options(dataset_cfg)
     folder = _split_folder(dataset_cfg)
@@ -40,9 +42,9 @@ def check_dataset(dataset_cfg: Mapping[str, Any]) -> None:
         )
     classes = _class_names(folder)
     if not classes:
-        raise UsageError(
-            f"{folder} has no class folders: sort its images into one folder per class"
-        )
+        raise UsageError(f"{folder} has no class folders: {_how_to_sort(dataset_cfg)}")
+    if _is_imagenet(dataset_cfg):
+        check_wnids(folder, classes)
     for name in classes:
         if not _holds_an_image(folder / name):
             raise UsageError(
@@ -53,18 +55,25 @@ def check_dataset(dataset_cfg: Mapping[str, Any]) -> None:
 
 
 def check_same_classes(train_cfg: Mapping[str, Any], val_cfg: Mapping[str, Any]) -> None:
-    """Check that two checked splits have the same class folders.
+    """Check that two checked splits have the same class folders, labelled in the same way.
 
     Labels are positions in the sorted list of class folders: one folder more on either side would
-    shift them, and validation would silently compare different classes.
+    shift them, and validation would silently compare different classes. With
+    ``classes='imagenet-1k'`` nothing shifts, but a class that is trained and not validated, or the
+    other way round, makes an accuracy that is not of the classes trained.
 
     Args:
         train_cfg: the ``dataset`` part of the training dataloader's config.
         val_cfg: the ``dataset`` part of the validation dataloader's config.
 
     Raises:
-        UsageError: the class folders differ.
+        UsageError: the class folders differ, or only one split has ``classes='imagenet-1k'``.
     """
+    if _is_imagenet(train_cfg) != _is_imagenet(val_cfg):
+        raise UsageError(
+            "classes='imagenet-1k' stands in one of train_dataloader.dataset and "
+            "val_dataloader.dataset only: labels would differ; give it to both or to none"
+        )
     train, val = _split_folder(train_cfg), _split_folder(val_cfg)
     odd = sorted(set(_class_names(train)) ^ set(_class_names(val)))
     if odd:
@@ -86,15 +95,23 @@ def _check_options(dataset_cfg: Mapping[str, Any]) -> None:
 
 
 def check_num_classes(dataset_cfg: Mapping[str, Any], num_classes: int) -> None:
-    """Check that a model has an output for every class folder of a checked split.
+    """Check that a model has an output for every label of a checked split.
 
     Args:
         dataset_cfg: the ``dataset`` part of a dataloader's config.
         num_classes: the model's ``num_classes``.
 
     Raises:
-        UsageError: there are more class folders than outputs.
+        UsageError: there are more classes than outputs.
     """
+    if _is_imagenet(dataset_cfg):
+        if num_classes < len(imagenet_wnids()):
+            raise UsageError(
+                f"classes='imagenet-1k' has 1,000 labels, but the model only {num_classes} "
+                "outputs: set model.num_classes=1000, or leave the option out of both data sets "
+                "to number the class folders as they are"
+            )
+        return
     folder = _split_folder(dataset_cfg)
     found = len(_class_names(folder))
     if found > num_classes:
@@ -111,6 +128,20 @@ def _split_folder(dataset_cfg: Mapping[str, Any]) -> Path:
 def _class_names(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir())
+
+
+def _is_imagenet(dataset_cfg: Mapping[str, Any]) -> bool:
+    return dataset_cfg.get("classes") == IMAGENET_1K
+
+
+def _how_to_sort(dataset_cfg: Mapping[str, Any]) -> str:
+    if _is_imagenet(dataset_cfg) and dataset_cfg["split"] == "val":
+        return (
+            "ImageNet's validation archive is flat, its labels come with the development kit; "
+            "torchvision.datasets.ImageNet(root, 'val') sorts the images into a folder per wnid "
+            "from ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz in root"
+        )
+    return "sort its images into one folder per class"
 
 
 def _holds_an_image(folder: Path) -> bool:

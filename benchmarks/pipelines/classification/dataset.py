@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from PIL import Image
 from torch.utils.data import Dataset
@@ -14,6 +17,24 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from benchmarks.errors import UsageError
+from benchmarks.pipelines.classification.imagenet import (
+    IMAGENET_1K,
+    check_wnids,
+    imagenet_wnids,
+    what_is_missing,
+)
+
+MOVES_PIXELS = (
+    v2.CenterCrop,
+    v2.Pad,
+    v2.RandomCrop,
+    v2.RandomHorizontalFlip,
+    v2.RandomVerticalFlip,
+)
+"""Transforms that compute no new pixel values: on tensors they do what they do on PIL images."""
+
+DRAWS_NOTHING = (v2.CenterCrop, v2.Grayscale, v2.Pad, v2.RGB, v2.Resize, v2.ToImage)
+"""Transforms that give the same at every draw, and leave the random generator alone."""
 
 
 def build_transforms(configs: Sequence[Mapping[str, Any]]) -> v2.Compose:
@@ -30,7 +51,10 @@ def build_transforms(configs: Sequence[Mapping[str, Any]]) -> v2.Compose:
     Raises:
         UsageError: unknown transform, or options it does not take.
     """
-    steps = [_build_transform(config) for config in configs]
+    return _to_tensor([_build_transform(config) for config in configs])
+
+
+def _to_tensor(steps: Sequence[v2.Transform]) -> v2.Compose:
     return v2.Compose([*steps, v2.PILToTensor(), v2.ToPureTensor()])
 
 
@@ -63,9 +87,29 @@ def read_image(path: str) -> Image.Image:
         raise RuntimeError(f"cannot read image {path}: {reason}") from error
 
 
+class _ImageNetFolder(ImageFolder):
+    """Class folders named by wnid, labelled by ImageNet's standard index."""
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names, _ = super().find_classes(directory)
+        check_wnids(Path(directory), names)
+        wnids = imagenet_wnids()
+        there = set(names)
+        return list(wnids), {wnid: i for i, wnid in enumerate(wnids) if wnid in there}
+
+
+def _warn_if_not_whole(folder: Path, images: ImageFolder) -> None:
+    warning = what_is_missing(folder, len(images.class_to_idx), len(images))
+    if warning:
+        print_log(warning, "current", logging.WARNING)
+
+
 @DATASETS.register_module()
 class ImageFolderDataset(Dataset[dict[str, Any]]):
     """Images at ``data_root/split/class/*``, labelled by the sorted order of the class folders.
+
+    With ``classes='imagenet-1k'`` a folder that falls short of ImageNet is said to do so in one
+    warning when the set is built.
 
     Args:
         data_root: folder of the data set.
@@ -75,9 +119,18 @@ class ImageFolderDataset(Dataset[dict[str, Any]]):
             uniformly from all classes. It keeps gradients from vanishing as training succeeds:
             the equilibrium of Wan et al. (*Spherical Motion Dynamics*, Theorems 1–3) is that of
             a steady gradient.
+        in_memory: read every image once, when the set is built, and keep it as the leading
+            transforms that draw nothing (Grayscale, Resize, …) leave it. Batches are the same,
+            bit by bit. For small sets: a byte per pixel and channel where the other transforms
+            only move pixels, otherwise a PIL image each.
+        classes: ``'imagenet-1k'`` labels each class folder, which must be a wnid of ImageNet's
+            1,000 classes, by its standard index, whichever others are there. By default the
+            folders are numbered as they are.
 
     Raises:
-        UsageError: label_noise is no probability, or a transform can't be built.
+        UsageError: label_noise is no probability, a transform can't be built, classes is
+            unknown, a class folder is none of ImageNet's, or timm, which has the list, is missing.
+        RuntimeError: in_memory, and an image can't be read, see :func:`read_image`.
         FileNotFoundError: no such folder, or no images in it; ``check_dataset`` says so in one
             line beforehand.
 
@@ -98,13 +151,32 @@ class ImageFolderDataset(Dataset[dict[str, Any]]):
         split: str,
         transforms: Sequence[Mapping[str, Any]],
         label_noise: float = 0.0,
+        in_memory: bool = False,
+        classes: str | None = None,
     ) -> None:
         if not 0.0 <= label_noise <= 1.0:
             raise UsageError(f"dataset.label_noise={label_noise} is no probability: use 0 to 1")
+        if classes not in (None, IMAGENET_1K):
+            raise UsageError(f"dataset.classes='{classes}': use '{IMAGENET_1K}' or leave it out")
         self.label_noise = label_noise
-        self.images = ImageFolder(
-            str(Path(data_root) / split), build_transforms(transforms), loader=read_image
-        )
+        steps = [_build_transform(config) for config in transforms]
+        folder = Path(data_root) / split
+        kind = ImageFolder if classes is None else _ImageNetFolder
+        self.images = kind(str(folder), _to_tensor(steps), loader=read_image)
+        if classes is not None:
+            _warn_if_not_whole(folder, self.images)
+        if in_memory:
+            self._keep_in_memory(steps)
+
+    def _keep_in_memory(self, steps: Sequence[v2.Transform]) -> None:
+        fixed = list(takewhile(lambda step: type(step) in DRAWS_NOTHING, steps))
+        drawn = steps[len(fixed) :]
+        if all(type(step) in MOVES_PIXELS for step in drawn):
+            keep, draw = _to_tensor(fixed), v2.Compose([v2.Identity(), *drawn])
+        else:  # torchvision rounds differently on tensors: these stay as they are
+            keep, draw = v2.Compose([v2.Identity(), *fixed]), _to_tensor(drawn)
+        kept = {path: keep(read_image(path)) for path, _ in self.images.samples}
+        self.images.loader, self.images.transform = kept.__getitem__, draw
 
     @property
     def metainfo(self) -> dict[str, Any]:

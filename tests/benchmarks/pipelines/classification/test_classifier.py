@@ -40,6 +40,21 @@ def test_loss_is_mean_cross_entropy_with_smoothed_targets(smoothing: float) -> N
     torch.testing.assert_close(model(IMAGES, LABELS, mode="loss")["loss"], expected)
 
 
+def test_mixing_is_for_training_alone() -> None:
+    model = build(mixing=dict(mixup=1.0), label_smoothing=0.2)
+    torch.manual_seed(5)
+    images, targets = model.mixing(IMAGES, LABELS)
+    assert not torch.equal(images, IMAGES)
+    smoothed = 0.8 * targets + 0.2 / 4
+    expected = -(smoothed * log_softmax(model(images), dim=1)).sum(dim=1).mean()
+    torch.manual_seed(5)
+    torch.testing.assert_close(model(IMAGES, LABELS, mode="loss")["loss"], expected)
+    plain = build(label_smoothing=0.2)
+    model.eval(), plain.load_state_dict(model.state_dict()), plain.eval()
+    here, there = (m(IMAGES, LABELS, mode="loss")["loss"] for m in (model, plain))
+    assert torch.equal(here, there)
+
+
 def test_predict_gives_each_image_its_logits_and_label() -> None:
     model = build().eval()
     samples = model(IMAGES, LABELS, mode="predict")

@@ -132,3 +132,54 @@ def test_more_classes_than_outputs_are_refused(whole: Path) -> None:
     check_num_classes(config(whole), found)
     with pytest.raises(UsageError, match=f"set model.num_classes={found}"):
         check_num_classes(config(whole), found - 1)
+
+
+WNIDS = ("n03445777", "n01440764")
+IMAGENET = dict(classes="imagenet-1k")
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        for name in WNIDS:
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "0.JPEG").touch()
+    return tmp_path
+
+
+def test_two_of_imagenets_classes_pass(imagenet: Path) -> None:
+    check_dataset(config(imagenet, **IMAGENET))
+    check_same_classes(config(imagenet, **IMAGENET), config(imagenet, "val", **IMAGENET))
+    check_num_classes(config(imagenet, **IMAGENET), 1000)
+
+
+def test_a_foreign_class_folder_is_named(imagenet: Path) -> None:
+    (imagenet / "train" / "n01440764").rename(imagenet / "train" / "tench")
+    check_dataset(config(imagenet))
+    with pytest.raises(UsageError, match=r"train/tench is none of .* \(1 of 2 folders are not\)"):
+        check_dataset(config(imagenet, **IMAGENET))
+
+
+def test_a_flat_validation_set_gets_its_own_advice(imagenet: Path) -> None:
+    for folder in list((imagenet / "val").iterdir()):
+        for image in folder.iterdir():
+            image.rename(imagenet / "val" / f"ILSVRC2012_val_{folder.name}.JPEG")
+        folder.rmdir()
+    with pytest.raises(UsageError, match="val has no class folders: ImageNet's validation archive"):
+        check_dataset(config(imagenet, "val", **IMAGENET))
+    with pytest.raises(UsageError, match="val has no class folders: sort its images"):
+        check_dataset(config(imagenet, "val"))
+
+
+def test_labels_of_both_splits_come_from_the_same_list(imagenet: Path) -> None:
+    with pytest.raises(UsageError, match="give it to both or to none"):
+        check_same_classes(config(imagenet, **IMAGENET), config(imagenet, "val"))
+    (imagenet / "val" / "n01440764").rename(imagenet / "val" / "n01443537")
+    with pytest.raises(UsageError, match="differ in 2 class folders"):
+        check_same_classes(config(imagenet, **IMAGENET), config(imagenet, "val", **IMAGENET))
+
+
+def test_imagenets_labels_need_a_thousand_outputs(imagenet: Path) -> None:
+    check_num_classes(config(imagenet), 2)
+    with pytest.raises(UsageError, match=r"set model.num_classes=1000"):
+        check_num_classes(config(imagenet, **IMAGENET), 999)

@@ -14,7 +14,8 @@ from torchvision.transforms import v2
 
 from benchmarks.errors import UsageError
 from benchmarks.pipelines.classification import ImageFolderDataset
-from benchmarks.pipelines.classification.dataset import build_transforms
+from benchmarks.pipelines.classification.dataset import DRAWS_NOTHING, build_transforms
+from benchmarks.pipelines.demo_data.digits import write_digits
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -31,8 +32,10 @@ def data_root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build(data_root: Path, *transforms: dict[str, Any], noise: float = 0.0) -> ImageFolderDataset:
-    return ImageFolderDataset(str(data_root), "train", transforms, label_noise=noise)
+def build(
+    data_root: Path, *transforms: dict[str, Any], noise: float = 0.0, in_memory: bool = False
+) -> ImageFolderDataset:
+    return ImageFolderDataset(str(data_root), "train", transforms, noise, in_memory)
 
 
 def test_items_are_the_files_bytes_and_their_classes(data_root: Path) -> None:
@@ -71,6 +74,76 @@ def test_batches_collate_to_plain_uint8_tensors(data_root: Path) -> None:
     assert batch["inputs"].shape == (5, 3, 10, 12)
     assert batch["inputs"].dtype == torch.uint8
     assert batch["label"].dtype == torch.int64
+
+
+GRAYSCALE = dict(type="Grayscale")
+RANDOM_CROP = dict(type="RandomCrop", size=14, padding=2)
+FLIP = dict(type="RandomHorizontalFlip")
+RESIZED_CROP = dict(type="RandomResizedCrop", size=8)
+
+
+def batches(dataset: ImageFolderDataset) -> list[dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    return list(DataLoader(dataset, batch_size=8, shuffle=True))
+
+
+def are_equal(one: ImageFolderDataset, other: ImageFolderDataset) -> bool:
+    pairs = zip(batches(one), batches(other), strict=True)
+    return all(torch.equal(a[key], b[key]) for a, b in pairs for key in ("inputs", "label"))
+
+
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        [],
+        [GRAYSCALE],
+        [GRAYSCALE, RANDOM_CROP, FLIP],
+        [GRAYSCALE, RANDOM_CROP | dict(padding_mode="edge")],
+        [GRAYSCALE, RANDOM_CROP | dict(padding_mode="reflect")],
+        [GRAYSCALE, RANDOM_CROP | dict(padding_mode="symmetric")],
+        [dict(type="Resize", size=9), dict(type="CenterCrop", size=8), FLIP],
+        [RANDOM_CROP, dict(type="RandomVerticalFlip")],
+        [RANDOM_CROP | dict(fill=7), dict(type="Pad", padding=1, fill=9), GRAYSCALE],
+        [RESIZED_CROP, FLIP],
+        [dict(type="ToImage"), RESIZED_CROP, FLIP],
+        [GRAYSCALE, dict(type="ColorJitter", brightness=0.4), dict(type="Resize", size=7)],
+    ],
+)
+def test_in_memory_draws_the_same_batches(
+    data_root: Path, transforms: list[dict[str, Any]]
+) -> None:
+    kept = build(data_root, *transforms, noise=0.5, in_memory=True)
+    assert are_equal(kept, build(data_root, *transforms, noise=0.5))
+    # what must differ: a set that draws otherwise
+    assert not are_equal(kept, build(data_root, *transforms, FLIP, noise=0.6))
+
+
+def test_in_memory_digits_are_those_on_disk(tmp_path: Path) -> None:
+    root = str(write_digits(tmp_path))
+    transforms = [GRAYSCALE, RANDOM_CROP]
+    read, kept = (ImageFolderDataset(root, "val", transforms, 0.3, keep) for keep in (False, True))
+    assert are_equal(read, kept)
+
+
+def test_in_memory_reads_each_file_once(data_root: Path) -> None:
+    dataset = build(data_root, GRAYSCALE, RANDOM_CROP, in_memory=True)
+    first = batches(dataset)
+    for path, _ in dataset.images.samples:
+        Path(path).unlink()
+    assert all(
+        torch.equal(a["inputs"], b["inputs"]) for a, b in zip(first, batches(dataset), strict=True)
+    )
+
+
+@pytest.mark.parametrize("transform", DRAWS_NOTHING)
+def test_what_is_kept_draws_nothing(transform: type[v2.Transform]) -> None:
+    options = {"padding": 2} if transform is v2.Pad else {}
+    options |= {"size": 8} if transform in (v2.Resize, v2.CenterCrop) else {}
+    image = Image.fromarray(np.arange(300).astype(np.uint8).reshape(10, 10, 3))
+    step = v2.Compose([transform(**options), v2.PILToTensor()])
+    state = torch.get_rng_state()
+    assert torch.equal(step(image), step(image))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(

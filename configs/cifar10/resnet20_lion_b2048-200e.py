@@ -1,0 +1,6 @@
+# Rotational Equilibrium (Kosson et al. 2023), ResNet-20 on CIFAR-10, Lion, batch 2,048.
+_base_ = ["./resnet20_lion_b128-200e.py"]
+
+train_dataloader = dict(batch_size=2048)
+auto_scale_lr = dict(base_batch_size=2048)
+optim_wrapper = dict(optimizer=dict(lr=0.016))
