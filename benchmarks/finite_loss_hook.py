@@ -9,6 +9,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+NOT_FINITE = "the loss is not finite"
+"""What the error of a run that diverged begins with."""
+
 
 class FiniteLossHook(Hook):
     """Raises ``FloatingPointError`` when the training loss is NaN or infinite.
@@ -49,4 +52,4 @@ class FiniteLossHook(Hook):
     def _check(self) -> None:
         iteration = -1 if self._first_bad is None else int(self._first_bad.item())
         if iteration >= 0:
-            raise FloatingPointError(f"the loss is not finite since iteration {iteration}")
+            raise FloatingPointError(f"{NOT_FINITE} since iteration {iteration}")

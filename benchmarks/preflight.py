@@ -120,6 +120,9 @@ def _check_data(cfg: Config) -> None:
             classification.check_same_classes(train[0], val[0])
         if "num_classes" in cfg.model:
             classification.check_num_classes(train[0], cfg.model.num_classes)
+    if train and val and _is_annotated(train[0], cfg) and _is_annotated(val[0], cfg):
+        detection = importlib.import_module("benchmarks.pipelines.detection.check")
+        detection.check_same_classes(train[0], val[0])
 
 
 def leaf_datasets(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -139,7 +142,11 @@ def _check_dataset(dataset: Mapping[str, Any], split: str, cfg: Config) -> None:
     if _is_image_folder(dataset):
         classification = importlib.import_module("benchmarks.pipelines.classification.check")
         classification.check_dataset(dataset)
-    elif "ann_file" in dataset and _is_of_mmdet(dataset, cfg):
+    elif type_name(dataset) == "Cifar10Dataset":
+        importlib.import_module("benchmarks.pipelines.classification.cifar10").check_dataset(
+            dataset
+        )
+    elif _is_annotated(dataset, cfg):
         detection = importlib.import_module("benchmarks.pipelines.detection.check")
         detection.check_dataset(dataset)
         evaluators = cfg.get(f"{split}_evaluator") or []
@@ -147,7 +154,10 @@ def _check_dataset(dataset: Mapping[str, Any], split: str, cfg: Config) -> None:
             detection.check_evaluator(evaluator, dataset)
 
 
-def _is_of_mmdet(dataset: Mapping[str, Any], cfg: Config) -> bool:
+def _is_annotated(dataset: Mapping[str, Any], cfg: Config) -> bool:
+    """Whether it is mmdet's, with a file of annotations."""
+    if "ann_file" not in dataset:
+        return False
     kind = dataset.get("type")
     module = getattr(kind, "__module__", str(kind))  # a class, in new-style configs
     return cfg.get("default_scope") == "mmdet" or module.startswith("mmdet.")

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from smd_hooks.records import PlannedRun, read_state, write_suite
 
 POLL_SECONDS = 1.0
+MOST_BARS = 8
+"""Trainings up to which each has its bar all the time; of more, those that run."""
 
 
 @dataclass
@@ -27,12 +29,14 @@ class Training:
         config: Path of its config.
         work_dir: Where it goes.
         options: Further arguments of ``run``.
+        planned: What a suite says of it, but for its config.
     """
 
     name: str
     config: str
     work_dir: Path
     options: Sequence[str] = ()
+    planned: PlannedRun = field(default_factory=lambda: PlannedRun(""))
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _launched_at: float = field(default=0.0, repr=False)
 
@@ -80,19 +84,23 @@ class Training:
         return f"{lines[-1] if lines else 'no output'} (see {self.console_file})"
 
 
-def train(trainings: Sequence[Training]) -> list[Training]:
-    """Run all, as many at a time as there are cores, the first ones first.
+def train(trainings: Sequence[Training], jobs: int | None = None) -> list[Training]:
+    """Run all, so many at a time, the first ones first; one that fails ends no other.
 
     Whatever ends this early (Ctrl-C, an error) ends them, too. What is planned, and what
     failed, goes to ``suite.json`` beside the work dirs: ``smd-hooks table`` shows runs that
     left nothing else behind.
+
+    Args:
+        trainings: What is run.
+        jobs: How many at a time; default: as many as there are cores.
 
     Returns:
         Those that failed.
     """
     write_plan(trainings)
     try:
-        _train(list(trainings), slots=max(1, min(len(trainings), os.cpu_count() or 1)))
+        _train(list(trainings), slots=jobs or os.cpu_count() or 1)
     finally:
         for training in trainings:
             training.stop()
@@ -107,7 +115,8 @@ def write_plan(trainings: Sequence[Training]) -> None:
     for training in trainings:
         failed = training.last_words() if training.returncode else ""
         place = training.work_dir
-        suites[place.parent][place.name] = PlannedRun(training.config, failed)
+        entry = replace(training.planned, config=training.config, failed=failed)
+        suites[place.parent][place.name] = entry
     for folder, planned in suites.items():
         write_suite(folder, planned)
 
@@ -120,15 +129,22 @@ def _train(waiting: list[Training], slots: int) -> None:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
+    few = len(waiting) <= MOST_BARS
     with Progress(*columns) as bars:
-        tasks = {t.name: bars.add_task(t.name, total=None) for t in waiting}
+        runs = bars.add_task("runs", total=len(waiting), visible=not few)
+        tasks = {t.name: bars.add_task(t.name, total=None, visible=few) for t in waiting}
         while waiting or running:
             while waiting and len(running) < slots:
                 running.append(waiting.pop(0))
                 running[-1].start()
+                bars.update(tasks[running[-1].name], visible=True)
             time.sleep(POLL_SECONDS)
             for training in running:
                 done, planned = training.progress()
                 bars.update(tasks[training.name], completed=done, total=planned)
-            write_plan([t for t in running if t.returncode])
-            running = [t for t in running if t.returncode is None]
+            ended = [t for t in running if t.returncode is not None]
+            write_plan([t for t in ended if t.returncode])
+            for training in ended:
+                running.remove(training)
+                bars.advance(runs)
+                bars.update(tasks[training.name], visible=few)

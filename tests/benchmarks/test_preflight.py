@@ -90,6 +90,26 @@ def test_a_missing_data_root(capsys: pytest.CaptureFixture[str], config: str) ->
     assert "train_dataloader.dataset.data_root" in line
 
 
+def test_missing_cifar10(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, str(ROOT / "configs" / "cifar10" / "resnet18_sgdm_b128-200e.py"))
+    assert "cifar-10-batches-py" in line
+
+
+def test_classes_that_differ_between_splits(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    three = "dict(dataset=dict(metainfo=dict(classes=('0', '1', '2'))))"
+    Path("three.py").write_text(f"_base_ = {SCENES!r}\nval_dataloader = {three}\n")
+    line = refused(capsys, "three.py", "--cfg-options", *with_scenes(data))
+    assert "give both the same metainfo.classes" in line
+
+
+def test_class_folders_that_are_not_imagenets(
+    capsys: pytest.CaptureFixture[str], data: Path
+) -> None:
+    by_wnid = "train_dataloader.dataset.classes=imagenet-1k"
+    line = refused(capsys, DIGITS, "--cfg-options", *with_digits(data), by_wnid)
+    assert "mnist_5k/train/0 is none of ImageNet's 1,000 classes" in line
+
+
 def test_a_missing_annotation_file(capsys: pytest.CaptureFixture[str], data: Path) -> None:
     options = with_scenes(data, **{"train_dataloader.dataset.ann_file": "annotations/none.json"})
     line = refused(capsys, SCENES, "--cfg-options", *options)

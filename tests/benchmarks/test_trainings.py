@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from benchmarks import trainings
 from benchmarks.trainings import Training, train
 from smd_hooks.analysis import agreement_table, load_runs
-from smd_hooks.records import RunState, read_suite, write_state
+from smd_hooks.records import PlannedRun, RunState, read_suite, write_state
 from tests.conftest import ROOT
 
 
@@ -52,3 +54,33 @@ def test_an_interrupt_ends_all_of_them(tmp_path: Path, monkeypatch: pytest.Monke
         train([training])
     assert training.returncode is not None
     assert read_suite(tmp_path)["helped"].failed
+
+
+class Instant(Training):
+    """Ends as soon as it is looked at; counts how many run beside it."""
+
+    running: ClassVar[set[str]] = set()
+    started: ClassVar[list[tuple[str, int]]] = []
+
+    def start(self) -> None:
+        self.running.add(self.name)
+        self.started.append((self.name, len(self.running)))
+
+    @property
+    def returncode(self) -> int | None:
+        self.running.discard(self.name)
+        return 0 if self.name in dict(self.started) else None
+
+
+def test_so_many_run_at_a_time_and_the_suite_knows_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainings, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(Instant, "started", [])
+    planned = PlannedRun("", experiment="first", role="plain", scale="by 2", options={"lr": 0.1})
+    runs = [Instant(str(n), "c.py", tmp_path / str(n), planned=planned) for n in range(5)]
+    assert train(runs, jobs=2) == []
+    assert Instant.started == [("0", 1), ("1", 2), ("2", 1), ("3", 2), ("4", 1)]
+    written = read_suite(tmp_path)
+    assert list(written) == ["0", "1", "2", "3", "4"]
+    assert replace(written["3"], updated=0.0) == replace(planned, config="c.py")

@@ -87,6 +87,21 @@ def read_image(path: str) -> Image.Image:
         raise RuntimeError(f"cannot read image {path}: {reason}") from error
 
 
+def read_file(path: str) -> torch.Tensor:
+    """Read an image file as it is.
+
+    Returns:
+        Its bytes, uint8 of shape (bytes,).
+
+    Raises:
+        RuntimeError: the file is missing or empty; one line that names it.
+    """
+    try:
+        return torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"cannot read image {path}: {error}") from error
+
+
 class _ImageNetFolder(ImageFolder):
     """Class folders named by wnid, labelled by ImageNet's standard index."""
 
@@ -126,10 +141,13 @@ class ImageFolderDataset(Dataset[dict[str, Any]]):
         classes: ``'imagenet-1k'`` labels each class folder, which must be a wnid of ImageNet's
             1,000 classes, by its standard index, whichever others are there. By default the
             folders are numbered as they are.
+        encoded: hand on the files as they are, for :class:`.decoding.DecodingPreprocessor` to
+            decode and transform them on the training device; its docstring has a config.
 
     Raises:
-        UsageError: label_noise is no probability, a transform can't be built, classes is
-            unknown, a class folder is none of ImageNet's, or timm, which has the list, is missing.
+        UsageError: label_noise is no probability, a transform can't be built, encoded images are
+            to be transformed or kept, classes is unknown, a class folder is none of ImageNet's,
+            or timm, which has the list, is missing.
         RuntimeError: in_memory, and an image can't be read, see :func:`read_image`.
         FileNotFoundError: no such folder, or no images in it; ``check_dataset`` says so in one
             line beforehand.
@@ -153,18 +171,27 @@ class ImageFolderDataset(Dataset[dict[str, Any]]):
         label_noise: float = 0.0,
         in_memory: bool = False,
         classes: str | None = None,
+        encoded: bool = False,
     ) -> None:
         if not 0.0 <= label_noise <= 1.0:
             raise UsageError(f"dataset.label_noise={label_noise} is no probability: use 0 to 1")
         if classes not in (None, IMAGENET_1K):
             raise UsageError(f"dataset.classes='{classes}': use '{IMAGENET_1K}' or leave it out")
+        if encoded and (transforms or in_memory):
+            raise UsageError(
+                "dataset.encoded=True hands on files as they are: set its transforms=[] and "
+                "in_memory=False, and give the transforms to model.data_preprocessor"
+            )
         self.label_noise = label_noise
+        self.encoded = encoded
         steps = [_build_transform(config) for config in transforms]
         folder = Path(data_root) / split
         kind = ImageFolder if classes is None else _ImageNetFolder
         self.images = kind(str(folder), _to_tensor(steps), loader=read_image)
         if classes is not None:
             _warn_if_not_whole(folder, self.images)
+        if encoded:
+            self.images.loader, self.images.transform = read_file, None
         if in_memory:
             self._keep_in_memory(steps)
 
@@ -172,7 +199,7 @@ class ImageFolderDataset(Dataset[dict[str, Any]]):
         fixed = list(takewhile(lambda step: type(step) in DRAWS_NOTHING, steps))
         drawn = steps[len(fixed) :]
         if all(type(step) in MOVES_PIXELS for step in drawn):
-            keep, draw = _to_tensor(fixed), v2.Compose([v2.Identity(), *drawn])
+            keep, draw = _to_tensor(fixed), v2.Compose(drawn) if drawn else None
         else:  # torchvision rounds differently on tensors: these stay as they are
             keep, draw = v2.Compose([v2.Identity(), *fixed]), _to_tensor(drawn)
         kept = {path: keep(read_image(path)) for path, _ in self.images.samples}
@@ -191,13 +218,15 @@ class ImageFolderDataset(Dataset[dict[str, Any]]):
         """Read, transform and label one image.
 
         Returns:
-            ``inputs``, uint8 of shape (C, H, W), and ``label``, an int.
+            ``inputs``, uint8 of shape (C, H, W), and ``label``, an int. If encoded, ``inputs``
+            are the file's bytes, uint8 of shape (bytes,), and ``path`` is its path.
 
         Raises:
             RuntimeError: the image can't be read, see :func:`read_image`.
         """
         inputs, label = self.images[index]
         # torch's generator, which MMEngine seeds per run and per loader worker.
-        if self.label_noise and torch.rand(()) < self.label_noise:
+        if self.label_noise and torch.rand(()).item() < self.label_noise:
             label = int(torch.randint(len(self.images.classes), ()))
-        return {"inputs": inputs, "label": label}
+        item = {"inputs": inputs, "label": label}
+        return {**item, "path": self.images.samples[index][0]} if self.encoded else item

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
+from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 
 from benchmarks.components import type_name
 from benchmarks.errors import UsageError
+from benchmarks.pipelines.detection.coco_file import Coco, load_coco, what_is_missing
 
 
 def check_dataset(dataset_cfg: Mapping[str, Any]) -> None:
@@ -20,7 +23,8 @@ def check_dataset(dataset_cfg: Mapping[str, Any]) -> None:
 
     Files are checked for every dataset, contents for those that read their annotations the
     way ``CocoDataset`` does. Data behind a storage backend is left to that backend. Parses
-    the annotation file once: some ten seconds for all of COCO.
+    the annotation file once. A file named as one of COCO 2017's that lists fewer images is
+    said to do so in one warning.
 
     Args:
         dataset_cfg: the ``dataset`` part of a dataloader's config, without wrappers such as
@@ -28,8 +32,9 @@ def check_dataset(dataset_cfg: Mapping[str, Any]) -> None:
 
     Raises:
         UsageError: unknown dataset type; data root, annotation file, image folder or the
-            first annotated image missing; an annotation file of another format, or one
-            without the dataset's classes. One line that says what to do.
+            first annotated image missing; an annotation file of another format, with ids or
+            boxes that cannot be, or with other classes than the dataset's, or in another
+            order. One line that says what to do.
     """
     if dataset_cfg.get("backend_args") or "://" in str(dataset_cfg.get("data_root")):
         return
@@ -48,9 +53,38 @@ def check_dataset(dataset_cfg: Mapping[str, Any]) -> None:
         )
     if not _reads_plain_coco(dataset_class):
         return
-    coco = _load_coco(ann_file, _annotation_keys(dataset_cfg))
+    coco = load_coco(ann_file, _annotation_keys(dataset_cfg))
     _check_classes(coco, ann_file, dataset_class, dataset_cfg.get("metainfo"))
     _check_images(coco, ann_file, root, dataset_cfg.get("data_prefix", {}))
+    warning = what_is_missing(ann_file, len(coco["images"]))
+    if warning and _is_first_process():
+        print_log(warning, "current", logging.WARNING)
+
+
+def check_same_classes(train_cfg: Mapping[str, Any], val_cfg: Mapping[str, Any]) -> None:
+    """Check that two checked data sets number the same classes in the same way.
+
+    Of those that don't read their annotations as ``CocoDataset`` does nothing is known.
+
+    Args:
+        train_cfg: the ``dataset`` part of the training dataloader's config.
+        val_cfg: the ``dataset`` part of the validation dataloader's config.
+
+    Raises:
+        UsageError: their classes differ; what the model calls one, validation takes for another.
+    """
+    kinds = [_dataset_class(cfg["type"]) for cfg in (train_cfg, val_cfg)]
+    if not all(map(_reads_plain_coco, kinds)):
+        return
+    train, val = (
+        _classes(kind, cfg.get("metainfo"))
+        for kind, cfg in zip(kinds, (train_cfg, val_cfg), strict=True)
+    )
+    if train != val:
+        raise UsageError(
+            f"the training set has {len(train)} classes ({_shorten(train)}), the validation set "
+            f"{len(val)} ({_shorten(val)}): give both the same metainfo.classes"
+        )
 
 
 def check_evaluator(evaluator_cfg: Mapping[str, Any], dataset_cfg: Mapping[str, Any]) -> None:
@@ -93,6 +127,11 @@ def _dataset_class(name: str | type) -> type:
     return found
 
 
+def _classes(dataset_class: Any, metainfo: Mapping[str, Any] | None) -> tuple[str, ...]:
+    classes = dataset_class._load_metainfo(metainfo).get("classes", ())
+    return (classes,) if isinstance(classes, str) else tuple(classes)
+
+
 def _reads_plain_coco(dataset_class: type) -> bool:
     """Tell plain COCO readers from those with a format of their own (panoptic, LVIS, VOC…)."""
     return issubclass(dataset_class, CocoDataset) and all(
@@ -111,47 +150,14 @@ def _annotation_keys(dataset_cfg: Mapping[str, Any]) -> list[str]:
     return keys
 
 
-def _load_coco(ann_file: Path, annotation_keys: Sequence[str]) -> dict[str, Any]:
-    advice = "give a COCO instances file (instances_*.json)"
-    try:
-        coco = json.loads(ann_file.read_bytes())
-    except ValueError as error:
-        raise UsageError(f"annotation file {ann_file} is not JSON ({error}): {advice}") from error
-    if not isinstance(coco, dict):
-        raise UsageError(
-            f"annotation file {ann_file} holds a {type(coco).__name__}, not COCO's dict of images, "
-            f"annotations and categories (a results file?): {advice}"
-        )
-    needed = {
-        "images": ["id", "file_name", "height", "width"],
-        "annotations": annotation_keys,
-        "categories": ["id", "name"],
-    }
-    for part, keys in needed.items():
-        entries = coco.get(part)
-        if not isinstance(entries, list):
-            raise UsageError(
-                f"annotation file {ann_file} has no list '{part}', so it is not COCO format: "
-                f"{advice}"
-            )
-        for index, entry in enumerate(entries):
-            lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-            if lacking:
-                raise UsageError(
-                    f"annotation file {ann_file}: {part}[{index}] lacks '{lacking[0]}', "
-                    f"so it is not COCO format: {advice}"
-                )
-    return coco
-
-
 def _check_classes(
-    coco: Mapping[str, Any],
+    coco: Coco,
     ann_file: Path,
     dataset_class: type,
     metainfo: Mapping[str, Any] | None,
 ) -> None:
-    """mmdet drops classes that the file lacks, silently, and shifts the labels of the rest."""
-    classes = dataset_class._load_metainfo(metainfo).get("classes", ())  # type: ignore[attr-defined]
+    """mmdet labels in the file's order and drops what the file lacks; both silently."""
+    classes = _classes(dataset_class, metainfo)
     known = [category["name"] for category in coco["categories"]]
     absent = [name for name in classes if name not in known]
     if absent:
@@ -160,11 +166,16 @@ def _check_classes(
             f"{len(classes)} classes missing; it has {_shorten(known)}): "
             "set the dataset's metainfo.classes and the model's num_classes"
         )
+    in_the_files_order = [name for name in known if name in classes]
+    if in_the_files_order != list(classes):
+        raise UsageError(
+            f"annotation file {ann_file} lists its categories as {_shorten(in_the_files_order)}, "
+            f"metainfo.classes as {_shorten(classes)}: mmdet numbers labels by the file, so that "
+            "names would be wrong; give metainfo.classes the file's order, each name once"
+        )
 
 
-def _check_images(
-    coco: Mapping[str, Any], ann_file: Path, root: Path, data_prefix: Mapping[str, str]
-) -> None:
+def _check_images(coco: Coco, ann_file: Path, root: Path, data_prefix: Mapping[str, str]) -> None:
     if "img" not in data_prefix:
         raise UsageError("the dataset's data_prefix has no 'img': set it to the image folder")
     folder = root / data_prefix["img"]
@@ -184,6 +195,12 @@ def _check_images(
             f"image {path}, the first in {ann_file}, is missing: "
             "set the dataset's data_prefix.img to the folder that holds it"
         )
+
+
+def _is_first_process() -> bool:
+    """Whether this is the one process of a launch that speaks, under any launcher."""
+    ranks = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+    return all(os.environ.get(rank, "0") == "0" for rank in ranks)
 
 
 def _shorten(names: Sequence[str], most: int = 5) -> str:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
+from ..reading.config_values import ConfigValues
 from ..reading.run import Run
+
+Fact = TypeVar("Fact")
+_SEED = re.compile(r"(?:^|[-_./])seed[-_=]?(\d{1,9})(?![A-Za-z0-9])")
+
+
+class CannotTell(Exception):
+    """The records do not say what a check needs; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +26,42 @@ class Experiment:
         name: As suites call it, such as ``smd-fig2``.
         scale: What the replica says of its scale; empty at full size.
         runs: By role, in the order of their seeds; those only that finished.
+        waiting: By role, how many were planned and have neither finished nor failed.
     """
 
     name: str
     scale: str
     runs: Mapping[str, Sequence[Run]]
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def facts(self, role: str, measure: Callable[[Run], Fact]) -> list[Fact]:
+        """Measure each run of a role, once for all claims.
+
+        One run's samples are in memory at a time, and what ``measure`` returns is small.
+        """
+        return [self._fact(run, measure) for run in self.runs[role]]
+
+    def by_seed(self, role: str, measure: Callable[[Run], Fact]) -> dict[int | None, Fact]:
+        """Do the same, by the runs' seeds."""
+        return {seed_of(run): self._fact(run, measure) for run in self.runs[role]}
+
+    def _fact(self, run: Run, measure: Callable[[Run], Fact]) -> Fact:
+        key = (id(run), measure)
+        if key not in self._known:
+            with run.briefly():
+                self._known[key] = measure(run)
+        fact: Fact = self._known[key]
+        return fact
+
+
+def seed_of(run: Run) -> int | None:
+    """Return the seed that a run's config says, or else its folder's name; None if neither."""
+    seed = ConfigValues(run.config, run.config_file).section("randomness").count("seed")
+    if seed is not None:
+        return seed
+    named = _SEED.findall(run.folder.name)
+    return int(named[-1]) if named else None
 
 
 @dataclass(frozen=True)
@@ -48,7 +89,7 @@ class Claim:
         experiment: Which experiment answers it.
         criterion: What must be measured for it to hold, with its limits.
         roles: Roles that the check needs; without one of them the claim is not run.
-        check: Judges an experiment that has those roles.
+        check: Judges an experiment that has those roles; it may raise :class:`CannotTell`.
         seeds: Fewest seeds of each role.
         is_control: Whether it is a control: something wrong on purpose, which the criterion
             must tell from what is right. It "holds" if the wrong thing fails.

@@ -12,7 +12,8 @@ import pytest
 
 import benchmarks.pipelines.detection  # noqa: F401
 from benchmarks.errors import UsageError
-from benchmarks.pipelines.detection.check import check_dataset, check_evaluator
+from benchmarks.pipelines.detection.check import check_dataset, check_evaluator, check_same_classes
+from benchmarks.pipelines.detection.coco_file import IMAGES, are_boxes, is_box, what_is_missing
 
 Config = dict[str, Any]
 
@@ -163,6 +164,118 @@ def test_classes_that_the_file_lacks(root: Path) -> None:
 def test_without_metainfo_the_classes_are_cocos(root: Path) -> None:
     message = complaint(config(root, metainfo=None))
     assert "no category 'person' (79 of 80 classes missing" in message
+
+
+def two_classes() -> Config:
+    """An annotation of a cat, and one of a dog."""
+    content = coco_file()
+    content["categories"].append({"id": 1, "name": "dog"})
+    content["annotations"].append({**content["annotations"][0], "id": 2, "category_id": 1})
+    return content
+
+
+def test_classes_in_another_order_than_the_files(root: Path) -> None:
+    write(root, two_classes())
+    check_dataset(config(root, metainfo={"classes": ("cat", "dog")}))
+    check_dataset(config(root, metainfo={"classes": ("dog",)}))
+    message = complaint(config(root, metainfo={"classes": ("dog", "cat")}))
+    assert "lists its categories as 'cat', 'dog', metainfo.classes as 'dog', 'cat'" in message
+
+
+def test_a_class_that_stands_twice(root: Path) -> None:
+    content = two_classes()
+    content["categories"][1]["name"] = "cat"
+    write(root, content)
+    assert "each name once" in complaint(config(root))
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "complains_of"),
+    [
+        ("annotations", {"id": 1}, "annotations[1] has the id 1 of an entry before it"),
+        ("images", {"id": 1}, "images[1] has the id 1 of an entry before it"),
+        ("categories", {"id": 3}, "categories[1] has the id 3 of an entry before it"),
+        ("annotations", {"image_id": 7}, "annotations[1] has image_id 7, which none of its images"),
+        ("annotations", {"image_id": "2"}, "annotations[1] has image_id '2', which none"),
+        ("annotations", {"category_id": 9}, "has category_id 9, which none of its categories"),
+        ("annotations", {"image_id": [2]}, "an id is no id"),
+    ],
+)
+def test_ids_that_cannot_be(root: Path, entry: str, change: Config, complains_of: str) -> None:
+    content = two_classes()
+    content[entry][1] |= change
+    write(root, content)
+    message = complaint(config(root))
+    assert message.startswith(f"annotation file {root / 'annotations' / 'train.json'}")
+    assert complains_of in message
+
+
+BAD_BOXES: list[Any] = [
+    [1, 1, -4, 4],
+    [1, 1, 4, -0.5],
+    [1, 1, 4, float("nan")],
+    [float("inf"), 1, 4, 4],
+    [1, 1, 4],
+    [1, 1, 4, 4, 4],
+    [1, 1, 4, "4"],
+    [1, 1, 4, None],
+    "1144",
+    None,
+    {},
+]
+GOOD_BOXES: list[Any] = [[0, 0, 0, 0], [-0.5, 1, 4.5, 4], [1, 1, 4, 4]]
+
+
+@pytest.mark.parametrize("box", BAD_BOXES)
+def test_boxes_that_are_none(root: Path, box: Any) -> None:
+    content = two_classes()
+    content["annotations"][1]["bbox"] = box
+    write(root, content)
+    assert "annotations[1] has bbox " in complaint(config(root))
+
+
+@pytest.mark.parametrize("box", GOOD_BOXES)
+def test_boxes_may_be_empty_and_begin_outside(root: Path, box: Any) -> None:
+    content = two_classes()
+    content["annotations"][1]["bbox"] = box
+    write(root, content)
+    check_dataset(config(root))
+
+
+@pytest.mark.parametrize("box", [*BAD_BOXES, *GOOD_BOXES])
+def test_all_boxes_at_once_are_judged_as_one_by_one(box: Any) -> None:
+    assert are_boxes([*GOOD_BOXES, box]) == is_box(box)
+    assert are_boxes([box]) == is_box(box)
+
+
+def test_a_part_of_coco_is_said_to_be_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        "benchmarks.pipelines.detection.check.print_log", lambda line, *_: said.append(line)
+    )
+    check_dataset(config(root))
+    assert not said
+    ann_file = root / "annotations" / "instances_val2017.json"
+    (root / "annotations" / "train.json").rename(ann_file)
+    check_dataset(config(root, ann_file="annotations/instances_val2017.json"))
+    assert said == [f"{ann_file}: 2 of COCO's 5,000 images: results are not COCO's"]
+    monkeypatch.setenv("RANK", "1")
+    check_dataset(config(root, ann_file="annotations/instances_val2017.json"))
+    assert len(said) == 1
+
+
+def test_all_of_coco_is_passed_over_in_silence() -> None:
+    for name, images in IMAGES.items():
+        assert what_is_missing(Path(name), images) is None
+        assert what_is_missing(Path(name), images - 1) is not None
+
+
+def test_both_splits_number_the_same_classes(root: Path) -> None:
+    one, other = (config(root, metainfo={"classes": names}) for names in (("cat",), ("dog",)))
+    check_same_classes(one, one)
+    check_same_classes(one, {**other, "type": "VOCDataset"})
+    with pytest.raises(UsageError, match=r"1 classes \('cat'\), the validation set 1 \('dog'\)"):
+        check_same_classes(one, other)
 
 
 def test_unknown_dataset_type(root: Path) -> None:

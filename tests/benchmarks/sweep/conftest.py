@@ -1,0 +1,3 @@
+from tests.benchmarks.sweep.small import fake
+
+__all__ = ["fake"]

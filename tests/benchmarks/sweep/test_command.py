@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.errors import UsageError
+from benchmarks.sweep import command
+from smd_hooks.analysis import load_runs
+from smd_hooks.records import read_suite
+from tests.benchmarks.sweep.small import FakeTrainings, experiment, write_config, write_suite_file
+
+LR = "optim_wrapper.optimizer.lr"
+TUNE = {"option": "lr", "key": LR, "factors": [0.5, 1, 2], "seed": 9, "metric": "accuracy/top1"}
+ROOT = Path("work_dirs/suite")
+
+
+def sweep(suite: Path, *arguments: str) -> int:
+    return main(["sweep", str(suite), *arguments])
+
+
+def test_a_dry_run_says_what_would_be_run_and_writes_nothing(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(
+        tmp_path,
+        experiment(tmp_path, "first", seeds=[0]),
+        experiment(tmp_path, "second", tune=TUNE),
+        experiment(tmp_path, "third"),
+    )
+    assert sweep(suite, "--dry-run", "--only", "first", "second") == 0
+    said = capsys.readouterr().out
+    assert "first (Fig. 1)\n  new        first-plain-seed0: " in said
+    assert f"second-tune-other-lr0.2-seed9: {tmp_path}/second_other.py {LR}=0.2" in said
+    assert "after tuning (3 values of lr × 1 run each" in said
+    assert "plain, other, on seeds 0 1" in said
+    assert "third: not run, not asked for" in said
+    assert not Path("work_dirs").exists()
+    assert fake.batches == []
+
+
+def test_finished_runs_are_not_run_again_and_others_go_on(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    fake.ends = {"plain-seed1": "killed"}
+    assert sweep(suite) == 1
+    assert len(fake.batches[0]) == 4
+    assert not any("--resume" in training.options for training in fake.launched.values())
+    assert "first-plain-seed1 running: no word" in capsys.readouterr().out
+    assert sweep(suite, "--dry-run") == 0
+    assert "unfinished first-plain-seed1" in capsys.readouterr().out
+    fake.ends = {}
+    assert sweep(suite) == 0
+    assert fake.batches[1] == ["first-plain-seed1"]
+    assert "--resume" in fake.launched["first-plain-seed1"].options
+    assert sweep(suite) == 0
+    assert len(fake.batches) == 2
+
+
+def test_one_that_fails_is_told_and_tried_again_next_time(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    fake.ends = {"other-seed0": "broken"}
+    assert sweep(suite) == 1
+    assert "first-other-seed0 failed: a broken image" in capsys.readouterr().out
+    fake.ends = {}
+    assert sweep(suite) == 0
+    assert fake.batches[1] == ["first-other-seed0"]
+
+
+def test_what_diverged_is_not_run_again_and_is_a_failure(
+    tmp_path: Path, fake: FakeTrainings
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    fake.ends = {"other-seed0": "diverged"}
+    assert [sweep(suite), sweep(suite)] == [1, 1]
+    assert len(fake.batches) == 1
+
+
+def test_in_a_grid_divergence_is_a_result(tmp_path: Path, fake: FakeTrainings) -> None:
+    grid = {"lr": {"key": LR, "values": [0.1, 99]}}
+    suite = write_suite_file(tmp_path, experiment(tmp_path, grid=grid))
+    fake.ends = {"lr99": "diverged"}
+    assert sweep(suite) == 0
+    assert len(fake.batches[0]) == 8
+
+
+def test_a_changed_config_is_refused_before_anything_is_run(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    assert sweep(suite) == 0
+    write_config(tmp_path, "first_other", lr=0.7)
+    capsys.readouterr()
+    for arguments in ([], ["--dry-run"], ["--no-train"]):
+        assert sweep(suite, *arguments) == 2
+        said = capsys.readouterr().err
+        assert f"{LR} = 0.1, the suite now has 0.7; take another --work-dir" in said
+        assert said.count("\n") == 1
+    assert len(fake.batches) == 1
+    assert sweep(suite, "--work-dir", str(tmp_path / "elsewhere")) == 0
+
+
+def test_tuning_comes_first_and_its_best_is_run_on_the_seeds(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path, tune=TUNE))
+    fake.best = 0.21
+    fake.ends = {"tune-other-lr0.2": "diverged"}
+    assert sweep(suite) == 0
+    assert [len(batch) for batch in fake.batches] == [6, 4]
+    assert fake.batches[1] == [
+        *("first-plain-lr0.2-seed0", "first-plain-lr0.2-seed1"),
+        *("first-other-lr0.1-seed0", "first-other-lr0.1-seed1"),
+    ]
+    assert "0.2: diverged" in capsys.readouterr().out
+    roles = {name: run.role for name, run in read_suite(ROOT).items()}
+    assert roles["first-tune-other-lr0.2-seed9"] == "tune-other"
+    assert roles["first-other-lr0.1-seed0"] == "other"
+    assert sweep(suite) == 0
+    assert len(fake.batches) == 2
+
+
+def test_a_role_that_cannot_be_tuned_is_a_failure(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path, tune=TUNE))
+    fake.ends = {"tune-other": "diverged"}
+    assert sweep(suite) == 1
+    assert [len(batch) for batch in fake.batches] == [6, 2]
+    assert "first, other: not run on its seeds, for no value was tuned" in capsys.readouterr().out
+
+
+def test_options_reach_every_run(tmp_path: Path, fake: FakeTrainings) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    given = ["--seeds", "7", "--cfg-options", f"{LR}=0.3", "optim_wrapper.optimizer.momentum=0.5"]
+    assert sweep(suite, *given) == 0
+    assert fake.batches[0] == ["first-plain-seed7", "first-other-seed7"]
+    run = load_runs(ROOT)[0]
+    assert run.config["optim_wrapper"]["optimizer"]["lr"] == 0.3
+    assert run.config["optim_wrapper"]["optimizer"]["momentum"] == 0.5
+    assert sweep(suite, *given) == 0
+    assert len(fake.batches) == 1
+
+
+def test_longest_first(tmp_path: Path, fake: FakeTrainings) -> None:
+    runs = {f"r{n}": write_config(tmp_path, f"r{n}", steps=n) for n in (10, 30, 20)}
+    suite = write_suite_file(tmp_path, experiment(tmp_path, runs=runs, seeds=[0]))
+    sweep(suite)
+    assert fake.batches[0] == ["first-r30-seed0", "first-r20-seed0", "first-r10-seed0"]
+
+
+def test_unknown_experiment(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    assert sweep(suite, "--only", "frist") == 2
+    assert capsys.readouterr().err == "error: --only frist: suite has first\n"
+
+
+def test_missing_data_is_found_before_anything_is_run(
+    tmp_path: Path,
+    fake: FakeTrainings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def check(config: object) -> None:
+        raise UsageError("data root data/things does not exist")
+
+    monkeypatch.setattr(command.preflight, "check", check)
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    assert sweep(suite) == 2
+    assert capsys.readouterr().err == "error: first: data root data/things does not exist\n"
+    assert fake.batches == []
+
+
+def test_telling_of_what_is_there_trains_nothing(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    assert sweep(suite, "--no-train") == 0
+    assert f"no run of this suite is in {ROOT}" in capsys.readouterr().out
+    sweep(suite, "--seeds", "0")
+    assert sweep(suite, "--no-train") == 0
+    assert "first-plain" in capsys.readouterr().out
+    assert len(fake.batches) == 1
+
+
+def test_results_have_a_place_before_anything_is_run(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    assert sweep(suite, "--results", str(suite / "here")) == 2
+    assert capsys.readouterr().err == (
+        f"error: --results {suite}/here: Not a directory; choose another\n"
+    )
+    assert fake.batches == []
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two"])
+def test_jobs_are_a_number(tmp_path: Path, jobs: str, fake: FakeTrainings) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        sweep(suite, f"--jobs={jobs}")
+    assert ended.value.code == 2
+    assert fake.batches == []
