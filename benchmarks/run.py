@@ -50,17 +50,18 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--seed", type=int, help="default: the config's randomness.seed")
     parser.add_argument(
-        "--cfg-options", nargs="+", action=_Overrides, metavar="KEY=VALUE", help="a.b=c overrides"
+        "--cfg-options", nargs="+", action=Overrides, metavar="KEY=VALUE", help="a.b=c overrides"
     )
     # torchrun of torch < 2 hands this over as an argument
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
-class _Overrides(DictAction):
+class Overrides(DictAction):
     """MMEngine's own parser of ``a.b=c``, after a look at the form."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """Refuse what has no ``=``; let MMEngine parse the rest."""
         for value in values:
             if "=" not in value:
                 parser.error(f"--cfg-options: '{value}' is not of the form KEY=VALUE")

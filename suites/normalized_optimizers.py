@@ -48,7 +48,13 @@ experiments = [
             seeds=[0, 1, 2],
             tune=_tune("coco/bbox_mAP"),
             claims=[f"{name}-turned"],
-            replica=dict(longest=5, options={"": {"train_dataloader.batch_size": 2}}),
+            replica=dict(
+                longest=5,
+                validations=2,
+                embedded_options={
+                    "": {"train_dataloader.batch_size": 2, "train_cfg.dynamic_intervals": None},
+                },
+            ),
         )
         for name, (title, stem, schedule) in _detectors.items()
     ),

@@ -87,7 +87,7 @@ experiments = [
             "smd-fig3-coco-control-classifier",
         ],
         # a detector's deep layers begin far above their equilibrium norm
-        replica=dict(longest=13),
+        replica=dict(longest=13, validations=2),
     ),
     dict(
         id="smd-fig4",
@@ -103,7 +103,12 @@ experiments = [
             "smd-fig4-no-dip",
             "smd-fig4-angle",
         ],
-        # a first stage that is long enough to learn in; accuracies that show a dip
-        replica=dict(longest=20, validations=100),
+        # a first stage that is long enough to learn in; accuracies often enough to show a dip;
+        # smaller batches, for fifteen runs take long
+        replica=dict(
+            longest=15,
+            validations=90,
+            embedded_options={"": {"train_dataloader.batch_size": 16}},
+        ),
     ),
 ]

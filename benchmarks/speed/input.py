@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import preflight
 from benchmarks.errors import UsageError
 from benchmarks.provenance import provenance
-from benchmarks.run import _Overrides, build_runner, load_config
+from benchmarks.run import Overrides, build_runner, load_config
 from benchmarks.speed.stopwatch import Stopwatch
 from benchmarks.speed.timing import WARM_UP, write_json
 
@@ -84,7 +84,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("config", type=Path, help="a config file, old or new style")
     parser.add_argument("--batches", type=int, default=BATCHES, help="timed batches per round")
     parser.add_argument(
-        "--cfg-options", nargs="+", action=_Overrides, metavar="KEY=VALUE", help="a.b=c overrides"
+        "--cfg-options", nargs="+", action=Overrides, metavar="KEY=VALUE", help="a.b=c overrides"
     )
     parser.add_argument("-o", "--json", type=Path, metavar="FILE", help="write every figure there")
     parser.set_defaults(run=run)

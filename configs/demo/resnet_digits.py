@@ -26,6 +26,7 @@ train_dataloader = dict(
         split="train",
         transforms=[dict(type="Grayscale")],
         label_noise=0.5,
+        in_memory=True,
     ),
 )
 val_dataloader = dict(
@@ -38,6 +39,7 @@ val_dataloader = dict(
         data_root="data/demo/mnist_5k",
         split="val",
         transforms=[dict(type="Grayscale")],
+        in_memory=True,
     ),
 )
 optim_wrapper = dict(

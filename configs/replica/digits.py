@@ -7,7 +7,5 @@ train_dataloader = dict(
     dataset=dict(
         transforms=[dict(type="Grayscale"), dict(type="RandomCrop", size=14, padding=2)],
         label_noise=0.3,
-        in_memory=True,
     )
 )
-val_dataloader = dict(dataset=dict(in_memory=True))

@@ -1,11 +1,12 @@
 """From records to tables and reports. pandas, no torch; nothing of a run is executed.
 
-Rooms, each importing from those before it only: agreement, diagnosis, reading, table, report.
-forecast stands beside them: it speaks of runs that do not exist yet.
+Rooms, each importing from those before it only: agreement, diagnosis, reading, claims, table,
+report. forecast stands beside them: it speaks of runs that do not exist yet.
 """
 
 from .agreement.prediction import predict
 from .agreement.scores import score
+from .claims.ledger import ledger
 from .diagnosis.diagnose import diagnose
 from .reading.runs import Run, load_runs
 from .table.formats import render_terminal, write_table
@@ -18,6 +19,7 @@ __all__ = [
     "by_columns",
     "compare",
     "diagnose",
+    "ledger",
     "load_runs",
     "over_seeds",
     "predict",
