@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from ..reading.run import Run
 
-METRICS = ("accuracy/top1", "coco/bbox_mAP")
-"""What accuracy may be: in percent, or as a fraction, as it is logged."""
+METRICS = {"accuracy/top1": 0.5, "coco/bbox_mAP": 0.005}
+"""What accuracy may be, in percent or as a fraction as it is logged; and half a point of it."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Drop:
         before: After the last step of the old learning rate.
         after: After the first step of the new one.
         margin: The most that one of the steps just before changed it by, up or down: what a
-            single step does at that place, by chance.
+            single step does at that place, by chance. Half a point at least: by then steps flip
+            an image or two, and any of them is the largest of five in a row now and then.
     """
 
     before: float
@@ -44,22 +45,24 @@ def around_drops(run: Run) -> tuple[Drop | None, ...]:
         return ()
     first_steps = run.predicted.groupby("stage")["step"].min().tolist()[1:]
     accuracy = dict(validations(run))
-    return tuple(drop_at(step, accuracy) for step in first_steps)
+    least = next((METRICS[metric] for metric in METRICS if metric in run.scalars.series), 0.0)
+    return tuple(drop_at(step, accuracy, least) for step in first_steps)
 
 
-def drop_at(step: int, accuracy: Mapping[int, float]) -> Drop | None:
+def drop_at(step: int, accuracy: Mapping[int, float], least: float) -> Drop | None:
     """Return what a drop after so many steps did; None without validations beside it.
 
     Args:
         step: Steps taken at the old learning rates.
         accuracy: By the number of steps taken.
+        least: The smallest margin.
 
-    >>> drop_at(500, {498: 90.0, 499: 91.5, 500: 91.0, 501: 90.0})
+    >>> drop_at(500, {498: 90.0, 499: 91.5, 500: 91.0, 501: 90.0}, 0.5)
     Drop(before=91.0, after=90.0, margin=1.5)
     """
     if not {step - 1, step, step + 1} <= accuracy.keys():
         return None
-    changes, last = [], step
+    changes, last = [least], step
     while last - 1 in accuracy:
         changes.append(abs(accuracy[last] - accuracy[last - 1]))
         last -= 1

@@ -116,7 +116,8 @@ def stage_claims(
             f"{experiment}-drops",
             "Rescaling at a drop costs no accuracy.",
             *about,
-            "no drop loses more than one of the steps just before it changed, each seed",
+            "no drop loses more than half a point, or than one of the steps just before it changed, "
+            "each seed",
             ("rescaled",),
             no_drop_loses,
             seeds,

@@ -19,7 +19,7 @@ BAD = Agreement(FADED, CLOSED_FORM, CLOSED_FORM, STEADY, (0.5, 0.83), 0.3, 0.4)
 AT_EQUILIBRIUM = replace(
     GOOD, measured=(1.0, 1.01, 1.05, 1.1), drift_corrected=(1.0, 1.0, 1.06, 1.1)
 )
-LITTLE = (Drop(90.0, 91.0, 0.5), Drop(95.0, 95.2, 0.3), Drop(97.0, 96.9, 0.1))
+LITTLE = (Drop(90.0, 91.0, 0.5), Drop(95.0, 95.2, 0.3), Drop(97.0, 96.9, 0.5))
 PLAIN = Evidence(GOOD, GOOD, BAD, 1.0, (RELAXING,), LITTLE)
 RESCALED = replace(PLAIN, invariant=AT_EQUILIBRIUM)
 
@@ -103,7 +103,7 @@ def test_the_law_must_hold_everywhere() -> None:
 
 
 def test_drops() -> None:
-    losing = (*LITTLE[:2], Drop(97.0, 96.8, 0.1))
+    losing = (*LITTLE[:2], Drop(97.0, 96.3, 0.5))
     assert judged("drops", rescaled=replace(RESCALED, drops=losing)) is False
     assert judged("drops", replace(PLAIN, drops=losing)) is True
     for drops in ((*LITTLE[:2], None), ()):
@@ -114,12 +114,15 @@ def test_drops() -> None:
 
 def test_a_drop_is_judged_by_the_steps_before_it() -> None:
     accuracy = {496: 95.0, 497: 92.0, 498: 92.1, 499: 92.1, 500: 91.9, 501: 91.0}
-    drop = drop_at(500, accuracy)
+    drop = drop_at(500, accuracy, 0.5)
     assert drop == Drop(91.9, 91.0, 3.0)
     assert not drop.loses
     assert replace(drop, margin=0.8).loses
-    assert drop_at(5, {5: 90.0, 6: 91.0}) is None
-    assert drop_at(5, {4: 90.0, 5: 90.0}) is None
+    assert drop_at(5, {5: 90.0, 6: 91.0}, 0.5) is None
+    assert drop_at(5, {4: 90.0, 5: 90.0}, 0.5) is None
+    steady = {4: 97.0, 5: 97.0, 6: 96.8}
+    assert drop_at(5, steady, 0.5) == Drop(97.0, 96.8, 0.5)
+    assert [drop_at(5, {**steady, 6: x}, 0.5).loses for x in (96.5, 96.4)] == [False, True]
 
 
 @pytest.mark.parametrize(
