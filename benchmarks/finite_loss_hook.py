@@ -9,8 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-NOT_FINITE = "the loss is not finite"
-"""What the error of a run that diverged begins with."""
+from smd_hooks.records.state import NOT_FINITE
 
 
 class FiniteLossHook(Hook):

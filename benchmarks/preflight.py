@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -120,9 +121,13 @@ def _check_data(cfg: Config) -> None:
             classification.check_same_classes(train[0], val[0])
         if "num_classes" in cfg.model:
             classification.check_num_classes(train[0], cfg.model.num_classes)
-    if train and val and _is_annotated(train[0], cfg) and _is_annotated(val[0], cfg):
+    if train and _is_annotated(train[0], cfg):
         detection = importlib.import_module("benchmarks.pipelines.detection.check")
-        detection.check_same_classes(train[0], val[0])
+        if val and _is_annotated(val[0], cfg):
+            detection.check_same_classes(train[0], val[0])
+        detection.check_num_classes(train[0], cfg.model)
+    for one, other in itertools.product(train, val):
+        _check_other_images(one, other, cfg)
 
 
 def leaf_datasets(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -152,6 +157,15 @@ def _check_dataset(dataset: Mapping[str, Any], split: str, cfg: Config) -> None:
         evaluators = cfg.get(f"{split}_evaluator") or []
         for evaluator in [evaluators] if isinstance(evaluators, Mapping) else evaluators:
             detection.check_evaluator(evaluator, dataset)
+
+
+def _check_other_images(train: Mapping[str, Any], val: Mapping[str, Any], cfg: Config) -> None:
+    if _is_image_folder(train) and _is_image_folder(val):
+        classification = importlib.import_module("benchmarks.pipelines.classification.check")
+        classification.check_other_images(train, val)
+    elif _is_annotated(train, cfg) and _is_annotated(val, cfg):
+        detection = importlib.import_module("benchmarks.pipelines.detection.check")
+        detection.check_other_images(train, val)
 
 
 def _is_annotated(dataset: Mapping[str, Any], cfg: Config) -> bool:

@@ -41,7 +41,8 @@ def _commit() -> str:
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return "unknown (no git checkout)"
-    return f"{commit}, with uncommitted changes" if _git("status", "--porcelain") else commit
+    changed = _git("status", "--porcelain", "--", ".", ":!results")  # which nothing reads
+    return f"{commit}, with uncommitted changes" if changed else commit
 
 
 def _device() -> str:

@@ -7,20 +7,21 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.dist import is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.runner import Runner
 
 from benchmarks import preflight
 from benchmarks.components import type_name
 from benchmarks.errors import UsageError
 from benchmarks.finite_loss_hook import FiniteLossHook
+from benchmarks.interrupts import as_interrupts, put_off
 from benchmarks.pipelines import mmcv_ops
 from smd_hooks.hooks import SMDHook
 from smd_hooks.hooks.runner_access import launch_folder
@@ -77,8 +78,11 @@ def run(args: argparse.Namespace) -> int:
     preflight.check(cfg)
     runner = build_runner(cfg)
     runner.register_hook(FiniteLossHook())
+    if is_main_process() and (line := other_batch(cfg, get_world_size())):
+        print(f"warning: {line}", file=sys.stderr)
     try:
-        runner.train()
+        with as_interrupts():
+            runner.train()
     except KeyboardInterrupt:
         _fail(runner, "interrupted")
         return 130
@@ -87,6 +91,21 @@ def run(args: argparse.Namespace) -> int:
     else:
         return 0
     return 1
+
+
+def other_batch(cfg: Config, processes: int) -> str:
+    """Say in a line that the learning rate is for another batch; "" where it is for this one."""
+    scaling, each = cfg.get("auto_scale_lr") or {}, cfg.train_dataloader.get("batch_size")
+    base = scaling.get("base_batch_size")
+    if not base or not each or scaling.get("enable"):
+        return ""
+    batch = each * processes * int(cfg.optim_wrapper.get("accumulative_counts") or 1)
+    if batch == base:
+        return ""
+    return (
+        f"batch {batch:,} where the config's learning rate is for {base:,}: add --auto-scale-lr, "
+        f"or train with as many processes as make {base:,}"
+    )
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -141,7 +160,7 @@ def build_runner(cfg: Config) -> Runner:
             attempt wrote is removed again.
     """
     work_dir = Path(cfg.work_dir).absolute()
-    outermost = next((f for f in (*reversed(work_dir.parents), work_dir) if not f.exists()), None)
+    new = [folder for folder in (work_dir, *work_dir.parents) if not folder.exists()]
     there = set(work_dir.iterdir()) if work_dir.is_dir() else set()
     try:
         runner = Runner.from_cfg(cfg)
@@ -150,12 +169,23 @@ def build_runner(cfg: Config) -> Runner:
         return runner
     except Exception as error:
         if is_main_process():
-            made = [outermost] if outermost else [f for f in work_dir.iterdir() if f not in there]
-            for path in made:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _remove_traces(work_dir, there, new)
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"the config cannot be built: {describe(error)}") from error
+
+
+def _remove_traces(work_dir: Path, there: Collection[Path], new: Sequence[Path]) -> None:
+    """Remove what was not in the work dir before, and the folders that were made for it.
+
+    Other runs may have begun in those that hold it: they go only if they are empty.
+    """
+    for path in work_dir.iterdir() if work_dir.is_dir() else ():
+        if path not in there:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with suppress(OSError):
+        for folder in new:
+            folder.rmdir()
 
 
 def describe(error: BaseException) -> str:
@@ -171,10 +201,21 @@ def describe(error: BaseException) -> str:
 
 
 def _fail(runner: Runner, line: str) -> None:
-    """Leave the records readable, the state 'failed', the traceback in the log file."""
-    if not is_main_process():
-        return
+    """Say why on every rank; the first leaves records readable, state and traceback on disk."""
+    rank = f" on rank {get_rank()}" if get_world_size() > 1 else ""
     folder = launch_folder(runner)
+    print(
+        f"error: the run failed{rank} at iteration {runner.iter}: {line} (log: {folder})",
+        file=sys.stderr,
+        flush=True,
+    )
+    if is_main_process():
+        with put_off():  # where another rank fails as well, torchrun soon ends this one
+            _leave_readable(runner, folder, line)
+
+
+def _leave_readable(runner: Runner, folder: Path, line: str) -> None:
+    """Close the records, set the state to 'failed', put the traceback into the log file."""
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.FileHandler):
             record = runner.logger.makeRecord(
@@ -186,7 +227,3 @@ def _fail(runner: Runner, line: str) -> None:
             if isinstance(hook, SMDHook):
                 hook.close(runner, "failed", line)
         write_state(folder, RunState("failed", runner.iter, runner.max_iters, line))
-    print(
-        f"error: the run failed at iteration {runner.iter}: {line} (log: {folder})",
-        file=sys.stderr,
-    )

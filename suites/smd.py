@@ -25,15 +25,16 @@ experiments = [
             "smd-fig2-norm",
             "smd-fig2-angle",
             "smd-fig2-faster",
+            "smd-fig2-sooner",
             "smd-fig2-control-classifier",
             "smd-fig2-control-formula",
             "smd-fig2-control-gradient-alone",
         ],
         # the norms must start at twice their equilibrium at least, to be seen on their way
         replica=dict(
-            longest=12,
+            longest=16,
             embedded_options={
-                "": {"model.init_cfg": dict(type="Normal", layer="Conv2d", std=0.4)},
+                "": {"model.init_cfg": dict(type="Normal", layer="Conv2d", std=0.33)},
             },
         ),
     ),
@@ -47,6 +48,7 @@ experiments = [
         seeds=[0, 1, 2],
         claims=[
             "smd-fig3-imagenet-half-way",
+            "smd-fig3-imagenet-in-15-epochs",
             "smd-fig3-imagenet-stage-ends",
             "smd-fig3-imagenet-late-stages",
             "smd-fig3-imagenet-rescaled",
@@ -104,11 +106,13 @@ experiments = [
             "smd-fig4-angle",
         ],
         # a first stage that is long enough to learn in; accuracies often enough to show a dip;
-        # smaller batches, for fifteen runs take long
+        # smaller batches and fewer samples of angles, for fifteen runs take long
         replica=dict(
-            longest=15,
+            longest=12,
             validations=90,
-            embedded_options={"": {"train_dataloader.batch_size": 16}},
+            embedded_options={
+                "": {"train_dataloader.batch_size": 16, "custom_hooks.0.interval": 5},
+            },
         ),
     ),
 ]

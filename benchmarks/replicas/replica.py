@@ -45,11 +45,40 @@ class Replica:
 
     Attributes:
         config: What is trained.
-        scale: In one line, how it stands to the original: factor, steps, what was cut.
+        speed: How fast it runs, in words.
+        original_steps: Steps of the original.
+        original_batch: Images per step of the original, over all processes.
+        rates: What was done to the optimizer's settings, in words, by their names.
+        remarks: What was cut, and what model and data are.
     """
 
     config: Config
-    scale: str
+    speed: str
+    original_steps: int
+    original_batch: int
+    rates: Mapping[str, str]
+    remarks: tuple[str, ...]
+
+    @property
+    def scale(self) -> str:
+        """In one line, how it stands to the original: factor, steps, what was cut."""
+        return self.scale_of(self.config)
+
+    def scale_of(self, config: Config) -> str:
+        """Say the same of a config made from the replica's, as it is then.
+
+        Args:
+            config: The replica's, after someone has set something in it.
+        """
+        own, steps = int(self.config.train_cfg.max_iters), int(config.train_cfg.max_iters)
+        done = f"{own:,}" if steps == own else f"{steps:,} of {own:,}"
+        batch = int(config.train_dataloader.batch_size)
+        before, after = self.config.optim_wrapper.optimizer, config.optim_wrapper.optimizer
+        words = [f"{self.speed}: {done} steps for {self.original_steps:,}"]
+        words += [told for key, told in self.rates.items() if before.get(key) == after.get(key)]
+        batches = f"batch {batch:,} for {self.original_batch:,}"
+        others = [batches] if batch != self.original_batch else []
+        return "; ".join([", ".join(words), *self.remarks, *others, *_without_use(config)])
 
 
 @dataclass(frozen=True)
@@ -146,45 +175,39 @@ def _scale(
     to = time_map(original.pieces, factor, kept)
     config, what = target.fit(original.config)
     speed = f"time-scaled by {factor:g}" if factor > 1 else "at its own speed"
-    words = [
-        f"{speed}: {to.replica[-1]:,} steps for {original.plan.steps:,}",
-        *_scale_optimizer(config, original.rules, factor),
-    ]
+    rates = dict(_scale_optimizer(config, original.rules, factor))
     rewrite_schedule(config, original.epoch, to, _drops(original.pieces, to), validations)
     _measure_every_step(config)
-    batches = config.train_dataloader.batch_size, _batch(original.config)
     return Replica(
         config,
-        "; ".join(
-            [
-                ", ".join(words),
-                *_cuts(original, factor, kept),
-                what,
-                *([f"batch {batches[0]:,} for {batches[1]:,}"] if len({*batches}) > 1 else []),
-                *_without_use(config),
-            ]
-        ),
+        speed,
+        original.plan.steps,
+        int(original.config.train_dataloader.batch_size) * processes_of(original.config),
+        rates,
+        (*_cuts(original, factor, kept), what),
     )
 
 
-def _scale_optimizer(config: Config, rules: Sequence[UpdateRule], factor: float) -> Iterable[str]:
-    """Multiply weight decay, and what else sets rates per step; say so."""
+def _scale_optimizer(
+    config: Config, rules: Sequence[UpdateRule], factor: float
+) -> Iterable[tuple[str, str]]:
+    """Multiply weight decay, and what else sets rates per step; say what and by how much."""
     optimizer = config.optim_wrapper.optimizer
     multiplier = decay_multiplier(rules[0], factor) if rules else factor
     # where it is not stated, all weights have the optimizer's default: MMEngine sees to that
     decay = optimizer.get("weight_decay", rules[0].weight_decay if rules else 0.0)
     if decay and multiplier > 1:
         optimizer.weight_decay = float(f"{decay * multiplier:.6g}")
-        yield f"weight decay × {multiplier:g}"
+        yield "weight_decay", f"weight decay × {multiplier:g}"
     if "Adam" in type_name(optimizer):
         beta1, beta2 = optimizer.get("betas", (0.9, 0.999))
         if (scaled := second_moment_decay(beta2, factor)) != beta2:
             optimizer.betas = (beta1, scaled)
-            yield f"beta2 {scaled:g} for {beta2:g}"
+            yield "betas", f"beta2 {scaled:g} for {beta2:g}"
     for turning in [optimizer, *config.get("custom_hooks", [])]:
         if turning.get("angle") and factor > 1:
             turning.angle = float(f"{turning.angle * math.sqrt(factor):.6g}")
-            yield f"angle × {math.sqrt(factor):.3g}"
+            yield "angle", f"angle × {math.sqrt(factor):.3g}"
 
 
 def _drops(pieces: Sequence[Segment], to: TimeMap) -> list[int]:
@@ -212,10 +235,6 @@ def _cuts(original: _Original, factor: float, kept: float) -> Iterable[str]:
             yield f"stage {number} cut from {length / tau:.3g} τ to {left / tau:.3g} τ"
         else:
             yield f"stage {number} cut from {length / factor:,.0f} steps to {left / factor:,.0f}"
-
-
-def _batch(config: Config) -> int:
-    return int(config.train_dataloader.batch_size) * processes_of(config)
 
 
 def _without_use(config: Config) -> Iterable[str]:

@@ -27,6 +27,7 @@ from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
 from benchmarks.trainings import train, write_plan
 from smd_hooks.analysis import Run
+from smd_hooks.records.state import DEAD_AFTER
 
 from .plan import SweepRun
 from .results import Outcome
@@ -52,14 +53,14 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="EXPERIMENT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[], help="default: the suite's")
-    parser.add_argument("--work-dir", type=Path, help="default: work_dirs/<suite>[-replica]")
+    parser.add_argument("--work-dir", type=Path, help="default: work_dirs/<suite>[-replica…]")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="a.b=c in every config"
     )
     parser.add_argument(
         "--jobs",
         type=_at_least_one,
-        help="trainings at a time; default: one on a GPU, else one per core",
+        help="trainings at a time; default: as many as there are GPUs for, else one per core",
     )
     parser.add_argument("--no-train", action="store_true", help="tell of what is there")
     parser.add_argument("--results", type=Path, metavar="DIR", help="write tables and README here")
@@ -80,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
         mmcv_ops.install()
     seeds = list(dict.fromkeys(args.seeds))
     studies, not_run = studies_of(suite, args.only, seeds, args.replica, args.cfg_options)
-    scaled = "" if args.replica is None else "-replica"
-    root = args.work_dir or Path("work_dirs") / f"{suite.name}{scaled}"
+    root = _root(suite.name, args.replica, args.work_dir)
+    gpus = _visible_gpus()
     there = runs_below(root)
     wanted = _wanted(studies, there)
     standings = {one.name: standing_of(one, there.get(one.name)) for one in wanted}
@@ -91,9 +92,11 @@ def run(args: argparse.Namespace) -> int:
         for name, reason in not_run.items():
             console.out(f"{name}: not run, {reason}", highlight=False)
         return 0
+    if not args.no_train:
+        _check_gpus([one for one in wanted if standings[one.name].is_to_train], len(gpus))
     if args.results:
         _make_folder(args.results)
-    trained = [] if args.no_train else _train(studies, root, args, console)
+    trained = [] if args.no_train else _train(studies, root, args, gpus, console)
     command = shlex.join(["python", "-m", "benchmarks", "sweep", *_command_line(args)])
     outcome = Outcome(suite, studies, not_run, root)
     outcome.show(console)
@@ -104,6 +107,30 @@ def run(args: argparse.Namespace) -> int:
     for line in failed:
         console.print(line, style="red", highlight=False, markup=False)
     return 1 if failed else 0
+
+
+def _root(suite: str, replica: Sequence[Path] | None, given: Path | None) -> Path:
+    """Where runs go: replicas on other data are other runs of the same names."""
+    data = [] if replica is None else ["replica", *(folder.resolve().name for folder in replica)]
+    return given or Path("work_dirs") / "-".join([suite, *data])
+
+
+def _visible_gpus() -> list[str]:
+    """Return what ``CUDA_VISIBLE_DEVICES`` calls the GPUs, or would."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (named.split(",") if named else [str(number) for number in range(count)])[:count]
+
+
+def _check_gpus(runs: Iterable[SweepRun], visible: int) -> None:
+    """Refuse what would be another batch at the same learning rate, and called full size."""
+    for one in runs:
+        if one.processes > max(1, visible):
+            raise UsageError(
+                f"{one.experiment} is made for {one.launched_on}, {visible} "
+                f"{'is' if visible == 1 else 'are'} visible: run it where there are as many, start "
+                f"{one.source.path} by torchrun on several machines, or scale it down by --replica"
+            )
 
 
 def _make_folder(folder: Path) -> None:
@@ -120,7 +147,11 @@ def _wanted(studies: Iterable[Study], there: Mapping[str, Run]) -> list[SweepRun
 
 
 def _train(
-    studies: Sequence[Study], root: Path, args: argparse.Namespace, console: Console
+    studies: Sequence[Study],
+    root: Path,
+    args: argparse.Namespace,
+    gpus: Sequence[str],
+    console: Console,
 ) -> list[str]:
     """Train what is left, longest first; again as long as tuning brings new runs."""
     tried: list[str] = []
@@ -132,8 +163,9 @@ def _train(
         trainings = {
             one.name: one.training(root, args.cfg_options, one.name in resumed) for one in wanted
         }
-        write_plan(list(trainings.values()))
-        left = [r for r in wanted if not standings[r.name].is_over and r.name not in tried]
+        alive = {name for name, standing in standings.items() if standing is Standing.RUNNING}
+        write_plan([one for name, one in trainings.items() if name not in alive])
+        left = [r for r in wanted if standings[r.name].is_to_train and r.name not in tried]
         if not left:
             return tried
         if args.replica == []:
@@ -143,12 +175,8 @@ def _train(
             one.write_config(root)
         left.sort(key=lambda one: one.steps, reverse=True)
         console.print(f"{len(left)} runs to train, {len(wanted) - len(left)} there: {root}")
-        train([trainings[one.name] for one in left], args.jobs or _jobs())
+        train([trainings[one.name] for one in left], args.jobs, gpus)
         tried += [one.name for one in left]
-
-
-def _jobs() -> int:
-    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
 
 
 def _write_demo_data(runs: Sequence[SweepRun]) -> None:
@@ -176,6 +204,11 @@ def _failed(studies: Sequence[Study], there: Mapping[str, Run], may_be_missing: 
         run = there.get(one.name)
         if run is None:
             lines += [] if may_be_missing else [f"{one.name} left nothing on disk"]
+        elif run.status == "running":
+            lines.append(
+                f"{one.name} is being trained already, and was left alone; if that was killed, it "
+                f"counts as dead after {DEAD_AFTER:.0f} s without a sign of life (see {run.folder})"
+            )
         elif run.status != "finished" and not (one.explores and diverged(run)):
             lines.append(f"{one.name} {run.status}: {run.failure or 'no word'} (see {run.folder})")
     for study in studies:
@@ -193,7 +226,10 @@ def _describe(
     experiment = study.experiment
     lines = [f"{experiment.name} ({experiment.figure})"]
     lines += [f"  {line}" for line in study.scales]
-    for one in study.runs(there):
+    runs = study.runs(there)
+    machines = dict.fromkeys(one.launched_on for one in runs if not one.source.is_replica)
+    lines += [f"  each on {' or '.join(machines)}"] if machines else []
+    for one in runs:
         options = "".join(f" {key}={value:g}" for key, value in one.settings.items())
         standing = standings[one.name].value
         lines.append(f"  {standing:10} {one.name}: {one.source.path}{options}")

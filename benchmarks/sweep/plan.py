@@ -14,6 +14,7 @@ from mmengine.config import Config
 from benchmarks.errors import UsageError
 from benchmarks.replicas.targets import task_of
 from benchmarks.trainings import Training
+from smd_hooks.planning.epochs import processes_of
 from smd_hooks.records import PlannedRun
 
 from .sources import Source
@@ -70,6 +71,17 @@ class SweepRun:
         loop = self.source.config.train_cfg
         return self.detects, loop.get("max_iters") or loop.get("max_epochs") or 0
 
+    @property
+    def processes(self) -> int:
+        """How many train it together: at full size as many as its learning rate is made for."""
+        return 1 if self.source.is_replica else processes_of(self.config)
+
+    @property
+    def launched_on(self) -> str:
+        """Say in words what it is made for."""
+        number, loader = self.processes, self.config.train_dataloader
+        return f"{number} GPU{'s' if number > 1 else ''} × {loader.get('batch_size')} images"
+
     def training(self, root: Path, overrides: Sequence[str], resume: bool) -> Training:
         """Make a training of it.
 
@@ -80,7 +92,7 @@ class SweepRun:
         """
         options = ["--resume"] if resume else []
         path = Path(self.source.path)
-        if self.source.scale:
+        if self.source.is_replica:
             path = self._own_config(root)
         else:
             settings = [*overrides, *(f"{key}={value!r}" for key, value in self.settings.items())]
@@ -93,11 +105,12 @@ class SweepRun:
             scale=self.source.scale,
             options=self.options,
         )
-        return Training(self.name, path.as_posix(), root / self.name, options, planned)
+        place = root / self.name
+        return Training(self.name, path.as_posix(), place, options, planned, self.processes)
 
     def write_config(self, root: Path) -> None:
         """Write a replica's config, which is in no file yet, to ``<root>/configs``."""
-        if self.source.scale:
+        if self.source.is_replica:
             path = self._own_config(root)
             path.parent.mkdir(parents=True, exist_ok=True)
             self.config.dump(path)

@@ -186,7 +186,8 @@ def _tunes(run: Run) -> bool:
 def _budgets(studies: Sequence[Study]) -> list[str]:
     return [
         f"- {study.experiment.name}: {budget(study.experiment.tuning)}, by the last "
-        f"{study.experiment.tuning.metric} on seed {study.experiment.tuning.seed}"
+        f"{study.experiment.tuning.metric} on seed {study.experiment.tuning.seed}: chosen by what "
+        "is reported, on the same validation images, in runs that are not in these means"
         for study in studies
         if study.experiment.tuning
     ]

@@ -25,12 +25,14 @@ class Source:
     Attributes:
         config: The config, but for seed and what a sweep varies.
         path: Its file; that of the full size, of a replica.
-        scale: What a replica says of its scale; empty at full size.
+        scale: How it stands to the published run, in words; empty where it is that.
+        is_replica: Whether its config is in no file yet.
     """
 
     config: Config
     path: str
     scale: str = ""
+    is_replica: bool = False
 
 
 def full_size(experiment: Experiment, overrides: Sequence[str]) -> dict[str, Source]:
@@ -43,7 +45,11 @@ def full_size(experiment: Experiment, overrides: Sequence[str]) -> dict[str, Sou
     Raises:
         UsageError: A config does not load.
     """
-    return {role: Source(_load(path, overrides), path) for role, path in experiment.configs.items()}
+    scale = f"with {', '.join(overrides)}" if overrides else ""
+    return {
+        role: Source(_load(path, overrides), path, scale)
+        for role, path in experiment.configs.items()
+    }
 
 
 def replicas(
@@ -71,13 +77,14 @@ def replicas(
     sources = {}
     for role, origin in of.items():
         settings = _settings(part, origin, target)
-        scale = "; ".join([scaled[origin].scale, *_in_words(settings)])
         if role in part.controls:
             settings |= part.controls[role].options
+        settings |= _parsed(overrides)
         config = deepcopy(scaled[origin].config)
-        for key, value in {**settings, **_parsed(overrides)}.items():
+        for key, value in settings.items():
             config.merge_from_dict({key: value})
-        sources[role] = Source(config, experiment.configs[origin], scale)
+        scale = "; ".join([scaled[origin].scale_of(config), *_in_words(settings)])
+        sources[role] = Source(config, experiment.configs[origin], scale, is_replica=True)
     return sources
 
 
@@ -88,7 +95,15 @@ def _settings(part: ReplicaPart, role: str, target: Target) -> dict[str, Any]:
 
 
 def _in_words(settings: Options) -> list[str]:
-    return ["besides, " + ", ".join(f"{k}={v}" for k, v in settings.items())] if settings else []
+    words = [f"{key}={_short(value)}" for key, value in settings.items()]
+    return [f"besides, {', '.join(words)}"] if words else []
+
+
+def _short(value: Any) -> Any:
+    """Say once what several keys of a dict are all set to."""
+    several = list(value.values()) if isinstance(value, Mapping) else []
+    same = len(several) > 1 and all(one == several[0] for one in several)
+    return f"{several[0]} for {', '.join(value)}" if same else value
 
 
 def find_targets(folders: Sequence[Path]) -> dict[str, Target]:

@@ -10,9 +10,9 @@ from typing import Any
 from mmengine.config import Config
 
 from benchmarks.errors import UsageError
-from benchmarks.finite_loss_hook import NOT_FINITE
 from smd_hooks.analysis import Run, load_runs
 from smd_hooks.records.plain_text import one_line
+from smd_hooks.records.state import NOT_FINITE
 
 from .plan import SweepRun
 
@@ -24,6 +24,7 @@ class Standing(Enum):
     """How a run stands."""
 
     NEW = "new"
+    RUNNING = "running"
     UNFINISHED = "unfinished"
     FINISHED = "finished"
     DIVERGED = "diverged"
@@ -32,6 +33,11 @@ class Standing(Enum):
     def is_over(self) -> bool:
         """Whether there is nothing left to train: the same run would diverge again."""
         return self in (Standing.FINISHED, Standing.DIVERGED)
+
+    @property
+    def is_to_train(self) -> bool:
+        """Whether a training may begin: not beside another one of the same run."""
+        return not self.is_over and self is not Standing.RUNNING
 
 
 def runs_below(root: Path) -> dict[str, Run]:
@@ -56,6 +62,8 @@ def standing_of(planned: SweepRun, run: Run | None) -> Standing:
         standing = Standing.FINISHED
     elif diverged(run):
         standing = Standing.DIVERGED
+    elif run.status == "running":
+        standing = Standing.RUNNING
     else:
         standing = Standing.UNFINISHED
     if standing.is_over or saved:  # else there is nothing to lose

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -61,13 +61,21 @@ def choose(tuning: Tuning, trials: Iterable[SweepRun], runs: Mapping[str, Run]) 
         run = runs.get(trial.name)
         if run is None or not (run.status == "finished" or diverged(run)):
             return None
-        score = run.scalars.metrics.get(tuning.metric, f"no {tuning.metric}")
-        tried[trial.options[tuning.name]] = "diverged" if diverged(run) else score
+        tried[trial.options[tuning.name]] = _score(run, tuning.metric)
     known = {value: score for value, score in tried.items() if not isinstance(score, str)}
     if not known:
         return None
     sign = -1 if tuning.lowest_is_best else 1
     return Choice(max(known, key=lambda value: sign * known[value]), tried)
+
+
+def _score(run: Run, metric: str) -> float | str:
+    if diverged(run):
+        return "diverged"
+    score = run.scalars.metrics.get(metric)
+    if score is None:
+        return f"no {metric}"
+    return score if math.isfinite(score) else f"{metric} is {score}"
 
 
 def budget(tuning: Tuning) -> str:
@@ -76,7 +84,7 @@ def budget(tuning: Tuning) -> str:
 
 
 def tuned_table(
-    experiment: Experiment, choices: Mapping[str, Choice], runs: Iterable[Run]
+    experiment: Experiment, choices: Mapping[str, Choice], runs: Sequence[Run]
 ) -> pd.DataFrame:
     """Return one row per role of a tuned experiment: mean ± std of its metrics over seeds.
 
@@ -86,8 +94,9 @@ def tuned_table(
         runs: The experiment's runs; those count that finished at the chosen value.
 
     Returns:
-        ``experiment, role``, the tuned option, ``tried``, ``seeds``, ``<metric>_mean`` and
-        ``<metric>_std`` (of the sample) of each metric that was logged, and ``budget``.
+        ``experiment, role``, the tuned option, ``tried``, ``seeds``, ``failed`` (how many more
+        were run at that value and did not end well), ``<metric>_mean`` and ``<metric>_std`` (of
+        the sample) of each metric that was logged, and ``budget``.
     """
     tuning = experiment.tuning
     if tuning is None:
@@ -95,17 +104,19 @@ def tuned_table(
     logged, rows = set(), []
     for role in experiment.configs:
         choice = choices.get(role)
-        counted = [
-            run.scalars.metrics
+        own = [
+            run
             for run in runs
             if choice is not None and _is_at(run, experiment.name, role, tuning.name, choice.value)
         ]
+        counted = [run.scalars.metrics for run in own if run.status == "finished"]
         row = {
             "experiment": experiment.name,
             "role": role,
             tuning.name: choice.value if choice else math.nan,
             "tried": choice.in_words() if choice else "",
             "seeds": len(counted),
+            "failed": sum(run.status in ("failed", "dead") for run in own),
             BUDGET: budget(tuning),
         }
         for metric in METRICS:
@@ -115,7 +126,7 @@ def tuned_table(
                 row |= {f"{metric}_mean": values.mean(), f"{metric}_std": values.std()}
         rows.append(row)
     metrics = [f"{m}_{part}" for m in METRICS if m in logged for part in ("mean", "std")]
-    columns = ["experiment", "role", tuning.name, "tried", "seeds", *metrics, BUDGET]
+    columns = ["experiment", "role", tuning.name, "tried", "seeds", "failed", *metrics, BUDGET]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -125,5 +136,4 @@ def _is_at(run: Run, experiment: str, role: str, option: str, value: float) -> b
         planned is not None
         and (planned.experiment, planned.role) == (experiment, role)
         and planned.options.get(option) == value
-        and run.status == "finished"
     )

@@ -19,6 +19,9 @@ env_cfg = dict(
 )
 randomness = dict(seed=0)
 log_level = "INFO"
+# MMEngine logs the mean of the last ten of whatever has "loss" in its name; a validation's is one
+# number, already a mean, and would be averaged with those of the nine validations before it.
+log_processor = dict(mean_pattern=r"^(?!val/).*(loss|time|grad_norm)")
 load_from = None
 resume = False
 val_evaluator = dict(type="TopKAccuracy", topk=(1, 5))

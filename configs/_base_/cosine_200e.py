@@ -1,21 +1,8 @@
-# 200 epochs: 5 of linear warmup, then a cosine to 0, both by iterations.
+# 200 epochs: 5 of linear warmup, then a cosine to 0.
+_base_ = ["./cosine.py"]
+
 param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-3,
-        by_epoch=True,
-        begin=0,
-        end=5,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type="CosineAnnealingLR",
-        T_max=195,
-        eta_min=0.0,
-        by_epoch=True,
-        begin=5,
-        end=200,
-        convert_to_iter_based=True,
-    ),
+    dict(_base_.linear_warmup, end=5),
+    dict(_base_.cosine_to_zero, begin=5, end=200, T_max=195),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=1)

@@ -43,4 +43,10 @@ val_dataloader = dict(
         ],
     ),
 )
+model = dict(
+    # ImageNet's own channel means and deviations
+    data_preprocessor=dict(
+        type="ImagePreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
+    )
+)
 auto_scale_lr = dict(base_batch_size=256)

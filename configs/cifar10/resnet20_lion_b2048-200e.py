@@ -1,4 +1,5 @@
-# Rotational Equilibrium (Kosson et al. 2023), ResNet-20 on CIFAR-10, Lion, batch 2,048.
+# Rotational Equilibrium (Kosson et al. 2023; figure number not read), ResNet-20 on CIFAR-10, Lion,
+# batch 2,048.
 _base_ = ["./resnet20_lion_b128-200e.py"]
 
 train_dataloader = dict(batch_size=2048)

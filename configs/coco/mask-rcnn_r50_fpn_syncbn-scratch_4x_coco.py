@@ -3,6 +3,11 @@
 The COCO run of SMD (Wan et al.), Fig. 3, whose recipe is that of He et al. 2019, "Rethinking
 ImageNet Pre-training": nothing pretrained, nothing frozen, norms in backbone, FPN, a 4conv1fc box
 head and the mask head. mmdet's warmup over the first 500 iterations stays.
+
+A run that is resumed first loads and drops every image that it has seen, hours late in the run,
+for mmdet's batches by aspect ratio leave no quicker way. Where that is too long, onedl-mmengine
+(OpenMMLab's mmengine does not) takes train_cfg.fast_forward_on_resume=True, which begins anew with
+the images; the run is then not the one that was never interrupted.
 """
 
 _base_ = ["mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "../_base_/detection.py"]

@@ -2,7 +2,7 @@
 # decay 1e-4, momentum .9. The batch is not stated; 256 is what so many steps imply. Network and
 # augmentation are those of Fig. 3 (ours). Every step is measured, for the figure shows single steps
 # beside means of 200; its layer2.0.conv2 is network.layer2.0.conv2 in the records.
-_base_ = ["../_base_/imagenet.py", "../_base_/resnet50.py"]
+_base_ = ["../_base_/resnet50.py"]
 
 optim_wrapper = dict(optimizer=dict(lr=0.2))
 train_dataloader = dict(sampler=dict(type="InfiniteSampler"))

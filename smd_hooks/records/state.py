@@ -23,6 +23,8 @@ Status = Literal["running", "finished", "failed"]
 
 DEAD_AFTER = 600.0
 """Seconds without a sign of life after which a run that says it runs counts as dead."""
+NOT_FINITE = "the loss is not finite"
+"""What the error of a run that diverged begins with; such an end is an outcome, others are none."""
 
 
 @dataclass(frozen=True)

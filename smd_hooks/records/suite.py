@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +26,7 @@ from .foreign_files import (
     read_json_object,
     warn_left_out,
 )
+from .plain_text import one_line
 from .schema import write_json
 
 SUITE_FILE = "suite.json"
@@ -56,7 +59,8 @@ class PlannedRun:
 def write_suite(folder: Path, planned: Mapping[str, PlannedRun]) -> None:
     """Write what is planned below a folder, stamped with the present time.
 
-    What else was planned there before stays: a suite may be launched in pieces.
+    What else was planned there before stays: a suite may be launched in pieces. A file that
+    cannot be read whole is kept aside, as ``suite.json.broken``; a warning says so.
 
     Args:
         folder: The common work dir; it is made.
@@ -64,7 +68,9 @@ def write_suite(folder: Path, planned: Mapping[str, PlannedRun]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
-    runs = {**read_suite(folder)}
+    runs, left_out = _read(folder)
+    if left_out:
+        _keep_aside(folder / SUITE_FILE, left_out[0])
     runs |= {name: replace(run, updated=now) for name, run in planned.items()}
     write_json(folder / SUITE_FILE, {"runs": {name: asdict(run) for name, run in runs.items()}})
 
@@ -75,23 +81,38 @@ def read_suite(folder: Path) -> dict[str, PlannedRun]:
     Empty where there is no ``suite.json``; one that cannot be read, or that is some other
     program's, is named in a warning, and so is each entry that is left out of it.
     """
-    path = Path(folder) / SUITE_FILE
+    planned, left_out = _read(Path(folder))
+    for reason in left_out:
+        warn_left_out(Path(folder) / SUITE_FILE, reason)
+    return planned
+
+
+def _keep_aside(path: Path, reason: Unreadable) -> None:
+    names = (path.with_name(f"{path.name}.broken{number or ''}") for number in count())
+    aside = next(name for name in names if not exists(name))
+    path.replace(aside)
+    told = one_line(reason, 300)
+    warnings.warn(f"{one_line(path)}: kept aside as {aside.name}, {told}", stacklevel=3)
+
+
+def _read(folder: Path) -> tuple[dict[str, PlannedRun], list[Unreadable]]:
+    """Return what was planned, and why the file, or entries of it, are left out."""
+    path = folder / SUITE_FILE
     if not exists(path):
-        return {}
+        return {}, []
     try:
         runs = read_json_object(path, _MOST_BYTES).get("runs")
         if not isinstance(runs, dict):
             raise Unreadable("names no runs")
     except Unreadable as reason:
-        warn_left_out(path, reason)
-        return {}
-    planned = {}
+        return {}, [reason]
+    planned, left_out = {}, []
     for name, entry in runs.items():
         try:
             planned[name] = _planned(name, entry)
         except Unreadable as reason:
-            warn_left_out(path, reason)
-    return planned
+            left_out.append(reason)
+    return planned, left_out
 
 
 def _planned(name: str, entry: Any) -> PlannedRun:

@@ -110,6 +110,33 @@ def test_class_folders_that_are_not_imagenets(
     assert "mnist_5k/train/0 is none of ImageNet's 1,000 classes" in line
 
 
+def test_validation_on_the_training_images(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    same = "val_dataloader.dataset.split=train"
+    line = refused(capsys, DIGITS, "--cfg-options", *with_digits(data), same)
+    assert "training and validation both read" in line
+
+
+def test_validation_on_the_training_annotations(
+    capsys: pytest.CaptureFixture[str], data: Path
+) -> None:
+    train = "annotations/instances_train.json"
+    options = [
+        *with_scenes(data),
+        f"val_dataloader.dataset.ann_file={train}",
+        "val_dataloader.dataset.data_prefix.img=train/",
+        f"val_evaluator.ann_file={data}/digit_scenes/{train}",
+    ]
+    line = refused(capsys, SCENES, "--cfg-options", *options)
+    assert f"training and validation both read {train}" in line
+
+
+def test_a_detectors_head_that_is_too_small(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    options = with_scenes(data, **{"model.roi_head.mask_head.num_classes": "9"})
+    line = refused(capsys, SCENES, "--cfg-options", *options)
+    assert "10 classes" in line
+    assert "set model.roi_head.mask_head.num_classes=10" in line
+
+
 def test_a_missing_annotation_file(capsys: pytest.CaptureFixture[str], data: Path) -> None:
     options = with_scenes(data, **{"train_dataloader.dataset.ann_file": "annotations/none.json"})
     line = refused(capsys, SCENES, "--cfg-options", *options)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
 
+from benchmarks import run as run_module
+from benchmarks.errors import UsageError
 from benchmarks.pipelines.demo_data.digits import write_digits
-from benchmarks.run import describe
+from benchmarks.run import build_runner, describe, other_batch
 from smd_hooks import load_runs
 from smd_hooks.analysis import agreement_table
+from smd_hooks.records import read_state
 from tests.conftest import ROOT
 
 DIGITS = "configs/demo/resnet_digits.py"
@@ -68,6 +77,7 @@ def test_an_unreadable_image_in_mid_training(tmp_path: Path, digits: Path) -> No
         digits,
         "train_dataloader.sampler.shuffle=False",
         "train_dataloader.batch_size=10",
+        "train_dataloader.dataset.in_memory=False",
     )
     assert done.returncode == 1
     line = done.stderr.strip().splitlines()[-1]
@@ -90,6 +100,105 @@ def test_a_loss_that_is_no_number(tmp_path: Path, digits: Path) -> None:
     assert "the loss is not finite since iteration" in line
     assert row["status"] == "failed"
     assert len(load_runs(tmp_path / "run")[0].samples) > 0
+
+
+@pytest.mark.parametrize(
+    ("processes", "accumulated", "scaling", "said"),
+    [
+        (1, 1, {"base_batch_size": 256}, "batch 32 where the config's learning rate is for 256"),
+        (8, 1, {"base_batch_size": 256}, ""),
+        (1, 8, {"base_batch_size": 256}, ""),
+        (2, 2, {"base_batch_size": 256}, "batch 128 where"),
+        (1, 1, {"base_batch_size": 256, "enable": True}, ""),
+        (1, 1, {}, ""),
+    ],
+)
+def test_another_batch_than_the_learning_rates(
+    processes: int, accumulated: int, scaling: dict, said: str
+) -> None:
+    cfg = Config(
+        {
+            "train_dataloader": {"batch_size": 32},
+            "optim_wrapper": {"accumulative_counts": accumulated},
+            "auto_scale_lr": scaling,
+        }
+    )
+    line = other_batch(cfg, processes)
+    assert line.startswith(said) if said else line == ""
+    assert "--auto-scale-lr" in line or not said
+
+
+@pytest.mark.parametrize("shared", ["empty", "another", "its own"])
+def test_what_cannot_be_built_leaves_no_traces_and_spares_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: str
+) -> None:
+    work_dir = tmp_path / "work_dirs" / "mine"
+    other = {
+        "empty": tmp_path / "elsewhere",
+        "another": work_dir.parent / "another" / "log",
+        "its own": work_dir / "of an earlier launch",
+    }[shared]
+    if shared == "its own":
+        other.mkdir(parents=True)
+
+    def from_cfg(cfg: Config) -> Runner:
+        (work_dir / "20260101_000000").mkdir(parents=True)
+        (work_dir / "config.py").touch()
+        other.mkdir(parents=True, exist_ok=True)  # another command starts meanwhile
+        raise KeyError("no such model")
+
+    monkeypatch.setattr(Runner, "from_cfg", from_cfg)
+    with pytest.raises(UsageError, match="cannot be built: KeyError: 'no such model'"):
+        build_runner(Config({"work_dir": str(work_dir)}))
+    assert other.is_dir()
+    assert work_dir.exists() is (shared == "its own")
+    assert work_dir.parent.exists() is (shared != "empty")
+    assert not (work_dir / "config.py").exists()
+    assert not (work_dir / "20260101_000000").exists()
+
+
+@pytest.mark.parametrize(("rank", "processes"), [(3, 4), (0, 4), (0, 1)])
+def test_every_rank_says_why_and_the_first_writes_it_down(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rank: int,
+    processes: int,
+) -> None:
+    monkeypatch.setattr(run_module, "get_rank", lambda: rank)
+    monkeypatch.setattr(run_module, "get_world_size", lambda: processes)
+    monkeypatch.setattr(run_module, "is_main_process", lambda: rank == 0)
+    logger = logging.getLogger("nothing but a name")
+    runner = SimpleNamespace(log_dir=tmp_path, iter=5, max_iters=10, logger=logger, hooks=[])
+    run_module._fail(cast(Runner, runner), "cannot read image a.png")
+    where = f" on rank {rank}" if processes > 1 else ""
+    assert capsys.readouterr().err == (
+        f"error: the run failed{where} at iteration 5: cannot read image a.png (log: {tmp_path})\n"
+    )
+    state = read_state(tmp_path)
+    assert (state.error if state else None) == ("cannot read image a.png" if rank == 0 else None)
+
+
+@pytest.mark.slow
+def test_one_that_is_told_to_end_says_so(tmp_path: Path, digits: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "run", DIGITS, "--work-dir", str(tmp_path / "a")]
+    data = [f"{split}_dataloader.dataset.data_root={digits}" for split in ("train", "val")]
+    started = subprocess.Popen(
+        [*command, "--cfg-options", *data],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("a/*/smd/state.json")) and time.monotonic() < until:
+        time.sleep(0.2)
+    started.terminate()
+    assert "the run failed at iteration" in started.communicate(timeout=60)[1].splitlines()[-1]
+    assert started.returncode == 130
+    (ended,) = load_runs(tmp_path / "a")
+    assert (ended.status, ended.failure) == ("failed", "interrupted")
 
 
 def test_errors_become_one_line() -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from smd_hooks.analysis.claims.ledger import CLAIMS, COLUMNS
 from smd_hooks.cli import main
-from smd_hooks.records import PlannedRun, write_suite
+from smd_hooks.records import PlannedRun, RunState, write_state, write_suite
+from smd_hooks.records.state import NOT_FINITE
 from tests.analysis.claims.constructed import stage_run
+from tests.analysis.work_dirs import launch
 
 NAME = "smd-fig3-imagenet-noise-free-seed0"
 
@@ -31,6 +33,32 @@ def test_the_ledger_in_a_terminal(suite: Path, capsys: pytest.CaptureFixture[str
     assert "smd-fig3-imagenet, small\n" in out
     assert "  DOES NOT FAIL      smd-fig3-imagenet-control-noise-free\n" in out
     assert "  holds              smd-fig3-imagenet-noise-free-law\n" in out
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (RunState("failed", 5, 9, "out of memory"), "1 of 2 finished, 1 failed (out of memory)"),
+        (
+            RunState("failed", 5, 9, f"{NOT_FINITE} since iteration 5"),
+            "1 of 2 finished, 1 diverged",
+        ),
+        (None, "1 of 2 finished, 1 not ended"),
+    ],
+)
+def test_a_seed_that_failed_is_said_and_not_left_out(
+    suite: Path, capsys: pytest.CaptureFixture[str], end: RunState | None, told: str
+) -> None:
+    other = NAME.replace("seed0", "seed1")
+    plan = PlannedRun("config.py", experiment="smd-fig3-imagenet", role="noise-free", scale="small")
+    write_suite(suite, {other: plan})
+    if end is not None:
+        write_state(launch(suite / other, "20260101_000000"), end)
+    assert main(["table", str(suite), "--claims"]) == 0
+    out = capsys.readouterr().out
+    assert f"noise-free: {told}" in out
+    assert "  not run            smd-fig3-imagenet-control-noise-free\n" in out
+    assert "DOES NOT FAIL" not in out
 
 
 @pytest.mark.parametrize("suffix", ["csv", "md", "tex", "html", "parquet"])

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 import benchmarks.pipelines.classification  # noqa: F401  registers the parts
+from benchmarks.pipelines.classification.mixing import build_mixing
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+DEIT = CONFIGS / "imagenet" / "deit-tiny_8xb128-300e.py"
+LARGE_BATCH = CONFIGS / "imagenet" / "resnet50_large-batch_8xb1024-10e.py"
 GOYAL = CONFIGS / "imagenet" / "resnet50_goyal_8xb32-90e.py"
 DEMO = CONFIGS / "demo" / "resnet_digits.py"
 
@@ -62,6 +67,53 @@ def test_only_matrices_decay(path: Path) -> None:
             is_matrix = isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
             expected = cfg.optim_wrapper.optimizer.weight_decay if is_matrix else 0
             assert decay[id(weight)] == expected
+
+
+def targets_of_ranks(monkeypatch: pytest.MonkeyPatch, **randomness: Any) -> list[torch.Tensor]:
+    """Soft labels that each of two ranks would make of the same labels."""
+    model = load(DEIT).model
+    mixing = build_mixing(model.num_classes, model.mixing)
+    targets = []
+    for rank in range(2):
+        monkeypatch.setattr("mmengine.runner.utils.get_rank", lambda rank=rank: rank)
+        set_random_seed(**randomness)
+        targets.append(mixing(torch.zeros(4, 3, 8, 8), torch.arange(4))[1])
+    return targets
+
+
+def test_ranks_mix_by_shares_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = targets_of_ranks(monkeypatch, **load(DEIT).randomness)
+    assert not torch.equal(one, other)
+    one, other = targets_of_ranks(monkeypatch, seed=0)  # a control
+    assert torch.equal(one, other)
+
+
+def saved_for_backward(images: int) -> int:
+    """Bytes that autograd keeps of one forward pass of ResNet-50, weights left out."""
+    model = MODELS.build(load(LARGE_BATCH).model)
+    own = {t.untyped_storage().data_ptr() for t in model.state_dict().values()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(torch.zeros(images, 3, 224, 224), torch.zeros(images, dtype=torch.long), mode="loss")
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_large_batch_says_what_memory_it_takes(half: bool) -> None:
+    cfg, gib = load(LARGE_BATCH), 2**30
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        per_image = (saved_for_backward(3) - saved_for_backward(1)) / 2
+    text = " ".join(LARGE_BATCH.read_text().replace("\n# ", " ").split())
+    stated = re.search(r"images take (\d+) GiB on each GPU in float32 and (\d+) in half", text)
+    assert stated
+    assert int(stated[1 + half]) == round(per_image * cfg.train_dataloader.batch_size / gib)
 
 
 def test_users_data_root_reaches_both_splits() -> None:

@@ -15,6 +15,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 import benchmarks.pipelines.detection  # noqa: F401
+from smd_hooks.theory.rotation import is_rotational
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "coco"
 SYNCBN = "mask-rcnn_r50_fpn_syncbn-scratch_4x_coco.py"
@@ -96,7 +97,8 @@ def test_decay_is_on_matrices_only(syncbn: Config, model: nn.Module) -> None:
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_the_stock_configs_stay_as_mmdet_ships_them(name: str) -> None:
     added = {"custom_imports", "custom_hooks", "randomness"}
-    ours = {key: value for key, value in load(name).items() if key not in added}
+    ours = {key: value for key, value in load(name).to_dict().items() if key not in added}
+    assert ours["default_hooks"]["checkpoint"].pop("max_keep_ckpts") == 3
     folder = name.split("_r50")[0].replace("-", "_")
     shipped = Config.fromfile(Path(mmdet.__file__).parent / ".mim" / "configs" / folder / name)
     assert without_scope(ours) == without_scope(dict(shipped.items()))
@@ -119,3 +121,56 @@ def test_every_run_is_measured_seeded_and_readied(name: str) -> None:
     assert config.randomness.seed == 0
     assert config.data_root == "data/coco/"
     assert config.default_hooks.visualization.type == "DetVisualizationHook"
+
+
+PREDICTORS = {
+    "faster-rcnn_r50_fpn": {"rpn_cls", "rpn_reg", "fc_cls", "fc_reg"},
+    "mask-rcnn_r50_fpn_syncbn-scratch": {"rpn_cls", "rpn_reg", "fc_cls", "fc_reg", "conv_logits"},
+    "retinanet_r50_fpn": {"retina_cls", "retina_reg"},
+}
+
+
+@pytest.mark.parametrize("optimizer", ["rotational-sgd", "rotational-adamw", "lionar"])
+@pytest.mark.parametrize("detector", PREDICTORS)
+def test_all_matrices_turn_but_the_predictors(detector: str, optimizer: str) -> None:
+    name = f"{detector}-{optimizer}_{'4x' if 'mask' in detector else '1x'}_coco.py"
+    free = free_norms(load(name))
+    assert {weight.split(".")[-2] for weight in free} == PREDICTORS[detector]
+    assert len(free) == len(PREDICTORS[detector])  # each key meets one weight
+    # as it was: a predictor's norm is kept, too
+    without = load(name)
+    del without.optim_wrapper.paramwise_cfg["custom_keys"]
+    assert free_norms(without) == set()
+
+
+def free_norms(config: Config) -> set[str]:
+    """Name the matrices that train and do not turn; check that biases are treated alike."""
+    register_all_modules()
+    detector = MODELS.build(config.model)
+    names = {id(p): name for name, p in detector.named_parameters()}
+    groups = build_optim_wrapper(detector, config.optim_wrapper).optimizer.param_groups
+    biases = [g for g in groups for p in g["params"] if names[id(p)].endswith("bias")]
+    assert len({g["weight_decay"] for g in biases}) == 1
+    return {
+        names[id(p)]
+        for group in groups
+        for p in group["params"]
+        if p.ndim > 1 and not is_rotational(group)
+    }
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_no_run_keeps_all_its_checkpoints(path: Path) -> None:
+    checkpoint = load(path.name).default_hooks.checkpoint
+    assert checkpoint.max_keep_ckpts == 3
+    assert checkpoint.interval == (30_000 if "4x" in path.stem else 1)
+
+
+def test_the_overrides_for_other_data_are_one_line_each_and_splits_apart() -> None:
+    text = (CONFIGS.parent / "_base_" / "detection.py").read_text()
+    listed = [line.strip(' "') for line in text.splitlines() if line.startswith("    ")]
+    options = dict(line.split("=", 1) for line in listed)
+    assert not any(brace in line for line in listed for brace in "{}")  # no shell expands them
+    for key in ("ann_file", "data_prefix.img"):
+        train, val = (options[f"{split}_dataloader.dataset.{key}"] for split in ("train", "val"))
+        assert train.replace("train", "val") == val != train

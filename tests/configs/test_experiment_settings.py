@@ -8,6 +8,7 @@ imply.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -81,6 +82,12 @@ FASTER = (16, "12 epochs", COCO_1X, 1.451)
 RETINA = (16, "12 epochs", COCO_1X, 1.026)
 FIG4 = (128, "200 epochs", "×0.1 at 60 120 160 epochs")
 SMALL, LARGE = (128, "200 epochs", RE_200), (2048, "200 epochs", RE_200)
+
+SOURCE = re.compile(
+    r"SMD \(Wan et al\.\), Fig\. [234]|Kosson et al\b.*; figure number not read\)"
+    r"|ours, in no paper|[Tt]he pairing is ours|as mmdet ships it"
+)
+"""Paper and figure, or that the figure's number was not read, or that there is none."""
 
 TABLE = {
     "imagenet/resnet50_constant-lr_8xb32-450k": Row(
@@ -185,6 +192,24 @@ def test_settings_are_the_papers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLE)
+def test_norms_and_biases_decay_in_mmdets_own_recipes_alone(name: str) -> None:
+    options = load(name).optim_wrapper.get("paramwise_cfg", {})
+    multipliers = (options.get("norm_decay_mult"), options.get("bias_decay_mult"))
+    as_shipped = name.startswith(("coco/faster", "coco/retina"))
+    assert multipliers == ((None, None) if as_shipped else (0.0, 0.0))
+    keys = {key for key, value in options.get("custom_keys", {}).items() if "decay_mult" in value}
+    assert keys == ({"cls_token", "pos_embed"} if "deit" in name else set())
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_images_are_mixed_and_labels_smoothed_for_deit_alone(name: str) -> None:
+    model = load(name).model
+    mixed = (model.get("mixing"), model.get("label_smoothing"))
+    deit = "deit" in name
+    assert mixed == ((dict(mixup=0.8, cutmix=1.0), 0.1) if deit else (None, None))
+
+
+@pytest.mark.parametrize("name", TABLE)
 def test_learning_rate_and_decay_imply_the_stated_angle(name: str) -> None:
     optimizer, expected = load(name).optim_wrapper.optimizer, TABLE[name].angle
     if expected is None:
@@ -202,8 +227,14 @@ def test_learning_rate_and_decay_imply_the_stated_angle(name: str) -> None:
 def test_it_says_where_it_comes_from(name: str) -> None:
     header = (CONFIGS / f"{name}.py").read_text().partition("\n_base_")[0]
     assert header.startswith(('"""', "# "))
-    sources = ("SMD (Wan et al.), Fig. ", "Kosson et al.", "ours, in no paper", "as mmdet ships it")
-    assert any(source in " ".join(header.split()) for source in sources)
+    assert SOURCE.search(" ".join(header.replace("\n# ", "\n").split()))
+
+
+@pytest.mark.parametrize(
+    "header", ["SMD (Wan et al.), ImageNet", "Rotational Equilibrium (Kosson et al. 2023), AdamW"]
+)
+def test_a_paper_without_a_figure_is_no_source(header: str) -> None:
+    assert not SOURCE.search(header)
 
 
 @pytest.mark.parametrize(

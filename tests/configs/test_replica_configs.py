@@ -61,6 +61,14 @@ def test_digits_are_shifted_and_their_labels_redrawn_in_training_only(tmp_path: 
     )
 
 
+def test_their_validations_are_logged_one_by_one_as_the_originals() -> None:
+    original = Config.fromfile(
+        CONFIGS / "imagenet" / "resnet50_goyal_8xb32-90e.py", import_custom_modules=False
+    )
+    pattern = original.log_processor.mean_pattern
+    assert digits().log_processor == {"mean_pattern": pattern, "by_epoch": False}
+
+
 @pytest.mark.parametrize(
     ("name", "options", "norms_decay"),
     [

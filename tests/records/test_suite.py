@@ -40,6 +40,18 @@ def test_another_program_s_suite_is_named(tmp_path: Path, content: str) -> None:
         assert read_suite(tmp_path) == {}
 
 
+@pytest.mark.parametrize("content", ["{", '{"runs": ["a"]}', '{"runs": {"a": 5, "b": {}}}'])
+def test_a_broken_suite_is_kept_aside_when_more_is_planned(tmp_path: Path, content: str) -> None:
+    for name in ("suite.json.broken", "suite.json.broken1"):
+        (tmp_path / "suite.json").write_text(content)
+        with pytest.warns(UserWarning, match=f"suite.json: kept aside as {name}, "):
+            write_suite(tmp_path, {"c": PlannedRun("c.py")})
+        assert (tmp_path / name).read_text() == content
+        assert list(read_suite(tmp_path)) == (["b", "c"] if "b" in content else ["c"])
+    write_suite(tmp_path, {"d": PlannedRun("d.py")})
+    assert not (tmp_path / "suite.json.broken2").exists()
+
+
 def test_a_folder_of_that_name_is_named(tmp_path: Path) -> None:
     (tmp_path / "suite.json").mkdir()
     with pytest.warns(UserWarning, match=r"suite.json: left out, a folder"):

@@ -4,12 +4,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from benchmarks.replicas.scaling import SHORTEST
 from benchmarks.sweep.studies import studies_of
 from benchmarks.sweep.suite import ReplicaPart, Suite, load_suite
 from smd_hooks.analysis.claims.ledger import CLAIMS
+from smd_hooks.planning.layers import judge_layers
 from tests.conftest import ROOT
 
 SUITES = sorted((ROOT / "suites").glob("*.py"))
@@ -72,6 +74,39 @@ def test_every_experiment_with_a_replica_can_be_scaled(suite: Suite) -> None:
         assert isinstance(part, ReplicaPart)
         assert [*study.sources] == [*study.experiment.configs, *part.controls]
         assert all("steps for" in source.scale for source in study.sources.values())
+
+
+TURNING = ("rotational-sgd", "rotational-adamw", "lionar")
+
+
+@pytest.mark.parametrize("name", ["optimizers-imagenet", "optimizers-mask-rcnn"])
+def test_weights_that_are_not_scale_invariant_keep_their_decay(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Where they turn by an angle instead, it is scaled as that of the others is."""
+    monkeypatch.chdir(ROOT)
+    suite = load_suite(ROOT / "suites" / "normalized_optimizers.py")
+    study = studies_of(suite, [name], [], [], [])[0][0]
+    for role, path in study.experiment.configs.items():
+        config = study.sources[role].config
+        with DefaultScope.overwrite_default_scope(config.default_scope):
+            model = MODELS.build(config.model)
+        names = [name for name, _ in model.named_parameters()]
+        layers = judge_layers(model)
+        keys = config.optim_wrapper.paramwise_cfg.get("custom_keys") or {}
+        kept = {key for key, options in keys.items() if "decay_mult" in options}
+        if role in TURNING:  # those that the config itself keeps from turning
+            assert kept == {key for key, options in keys.items() if "rotational" in options}
+        else:
+            others = [n for names in layers.others.values() for n in names]
+            assert {key for key in kept if any(key in n for n in layers.invariant)} == set()
+            assert [n for n in others if not any(key in n for key in kept)] == []
+            assert all(any(key in n for n in names) for key in kept)
+        full = Config.fromfile(path).optim_wrapper.optimizer.weight_decay
+        decay = config.optim_wrapper.optimizer.weight_decay
+        assert decay > 40 * full
+        for key in kept:
+            assert decay * keys[key]["decay_mult"] == pytest.approx(full)
 
 
 def test_adamws_replica_sets_parameters_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,24 @@ def check_same_classes(train_cfg: Mapping[str, Any], val_cfg: Mapping[str, Any])
         )
 
 
+def check_other_images(train_cfg: Mapping[str, Any], val_cfg: Mapping[str, Any]) -> None:
+    """Check that two checked data sets do not read the same images.
+
+    Args:
+        train_cfg: the ``dataset`` part of the training dataloader's config.
+        val_cfg: the ``dataset`` part of the validation dataloader's config.
+
+    Raises:
+        UsageError: they do; accuracies would be those of the images trained on.
+    """
+    train, val = _split_folder(train_cfg), _split_folder(val_cfg)
+    if train.samefile(val):
+        raise UsageError(
+            f"training and validation both read {train}: give train_dataloader.dataset.split and "
+            "val_dataloader.dataset.split (or data_root) a folder each"
+        )
+
+
 def _check_options(dataset_cfg: Mapping[str, Any]) -> None:
     options = {name: value for name, value in dataset_cfg.items() if name != "type"}
     signature = inspect.signature(ImageFolderDataset)
@@ -144,9 +162,13 @@ def _how_to_sort(dataset_cfg: Mapping[str, Any]) -> str:
     return "sort its images into one folder per class"
 
 
-def _holds_an_image(folder: Path) -> bool:
-    return any(
-        name.lower().endswith(IMG_EXTENSIONS)
-        for _, _, names in os.walk(folder, followlinks=True)
-        for name in names
-    )
+def _holds_an_image(folder: str | os.PathLike[str]) -> bool:
+    """Whether there is one at any depth; lists no more of a folder than it takes to find one."""
+    deeper = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                deeper.append(entry.path)
+            elif entry.name.lower().endswith(IMG_EXTENSIONS):
+                return True
+    return any(map(_holds_an_image, deeper))

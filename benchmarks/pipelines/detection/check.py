@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,67 @@ def check_same_classes(train_cfg: Mapping[str, Any], val_cfg: Mapping[str, Any])
             f"the training set has {len(train)} classes ({_shorten(train)}), the validation set "
             f"{len(val)} ({_shorten(val)}): give both the same metainfo.classes"
         )
+
+
+def check_other_images(train_cfg: Mapping[str, Any], val_cfg: Mapping[str, Any]) -> None:
+    """Check that two checked data sets do not read the same annotations.
+
+    Args:
+        train_cfg: the ``dataset`` part of the training dataloader's config.
+        val_cfg: the ``dataset`` part of the validation dataloader's config.
+
+    Raises:
+        UsageError: they do; scores would be those of the images trained on.
+    """
+    train, val = (
+        os.path.realpath(os.path.join(cfg.get("data_root") or "", cfg["ann_file"]))
+        for cfg in (train_cfg, val_cfg)
+    )
+    if train == val:
+        raise UsageError(
+            f"training and validation both read {train_cfg['ann_file']}: give "
+            "train_dataloader.dataset.ann_file and val_dataloader.dataset.ann_file a file each"
+        )
+
+
+def check_num_classes(dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
+    """Check that each head has an output for every class of a checked data set.
+
+    A head with more than that is left alone, as is an RPN, which knows one class. Of data sets that
+    don't read their annotations as ``CocoDataset`` does nothing is known.
+
+    Args:
+        dataset_cfg: the ``dataset`` part of a dataloader's config.
+        model_cfg: the config's ``model``.
+
+    Raises:
+        UsageError: a head has fewer; on a GPU that ends in a failed assertion of a kernel.
+    """
+    dataset_class = _dataset_class(dataset_cfg["type"])
+    if not _reads_plain_coco(dataset_class):
+        return
+    classes = _classes(dataset_class, dataset_cfg.get("metainfo"))
+    for path, num_classes in _heads(model_cfg, "model"):
+        if num_classes < len(classes):
+            raise UsageError(
+                f"the data have {len(classes)} classes ({_shorten(classes)}), but {path} only "
+                f"{num_classes} outputs: set {path}.num_classes={len(classes)}"
+            )
+
+
+def _heads(part: Any, path: str) -> Iterator[tuple[str, int]]:
+    """Yield where in a model's config a component has ``num_classes``, and how many."""
+    if isinstance(part, Mapping):
+        if "type" in part and isinstance(part.get("num_classes"), int):
+            yield path, part["num_classes"]
+        children: Iterable[tuple[Any, Any]] = part.items()
+    elif isinstance(part, (list, tuple)):
+        children = enumerate(part)
+    else:
+        return
+    for key, child in children:
+        if key != "rpn_head":
+            yield from _heads(child, f"{path}.{key}")
 
 
 def check_evaluator(evaluator_cfg: Mapping[str, Any], dataset_cfg: Mapping[str, Any]) -> None:

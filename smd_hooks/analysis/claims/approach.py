@@ -13,6 +13,7 @@ from ..agreement.blocks import predictable
 from ..agreement.columns import Columns, of_each_weight
 from ..agreement.moments import measured_moments
 from ..agreement.prediction import predict
+from ..agreement.scores import score
 from ..agreement.windows import BAND, WINDOW, window_length, window_mean
 from ..reading.run import Run
 from .control import as_if_invariant, not_invariant
@@ -40,11 +41,13 @@ class Approach:
         layers: See :func:`layer_table`; empty without scale-invariant weights under SGD.
         others: The same of what is not scale-invariant, as if it were.
         others_z2: The smallest radial statistic of those.
+        others_law: Their error of the trajectory law, the smallest; NaN without any.
     """
 
     layers: pd.DataFrame
     others: pd.DataFrame
     others_z2: float
+    others_law: float
 
 
 def approach(run: Run) -> Approach:
@@ -52,13 +55,15 @@ def approach(run: Run) -> Approach:
     samples, weights = run.samples, run.weights
     if not len(samples) or "scale_invariant" not in weights:
         empty = pd.DataFrame(columns=list(LAYERS))
-        return Approach(empty, empty, math.nan)
+        return Approach(empty, empty, math.nan, math.nan)
     others = not_invariant(weights)
     pretended = as_if_invariant(weights, others)
+    predicted = predict(samples, pretended)
     return Approach(
         layer_table(run.predicted, weights),
-        layer_table(predict(samples, pretended), pretended),
+        layer_table(predicted, pretended),
         smallest_z2(weights, others),
+        float(score(predicted, pretended)["trajectory_error"].min()),
     )
 
 

@@ -26,14 +26,44 @@ class Experiment:
         name: As suites call it, such as ``smd-fig2``.
         scale: What the replica says of its scale; empty at full size.
         runs: By role, in the order of their seeds; those only that finished.
-        waiting: By role, how many were planned and have neither finished nor failed.
+        diverged: By role, those that ended because their loss was no longer a number.
+        failed: By role, those that failed for any other reason.
+        unfinished: By role, those that were planned and have not ended, or were interrupted.
     """
 
     name: str
     scale: str
     runs: Mapping[str, Sequence[Run]]
-    waiting: Mapping[str, int] = field(default_factory=dict)
+    diverged: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+    failed: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+    unfinished: Mapping[str, Sequence[Run]] = field(default_factory=dict)
     _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def incomplete(self, role: str, *, outcomes: bool = False) -> str:
+        """Say what of a role's runs is missing; empty if nothing is.
+
+        Args:
+            role: The role.
+            outcomes: Whether to have diverged is an outcome, as in grids of learning rates.
+        """
+        finished, diverged, failed, unfinished = (
+            by_role.get(role, ())
+            for by_role in (self.runs, self.diverged, self.failed, self.unfinished)
+        )
+        lost = [*failed, *(() if outcomes and finished else diverged)]
+        if finished and not lost and not unfinished:
+            return ""
+        planned = len(finished) + len(diverged) + len(failed) + len(unfinished)
+        if not planned:
+            return f"no run of {role}"
+        told = f"{role}: {len(finished)} of {planned} finished"
+        if diverged:
+            told += f", {len(diverged)} diverged"
+        if failed:
+            told += f", {len(failed)} failed"
+        if unfinished:
+            told += f", {len(unfinished)} not ended"
+        return told + (f" ({lost[0].failure})" if lost else "")
 
     def facts(self, role: str, measure: Callable[[Run], Fact]) -> list[Fact]:
         """Measure each run of a role, once for all claims.
@@ -93,6 +123,8 @@ class Claim:
         seeds: Fewest seeds of each role.
         is_control: Whether it is a control: something wrong on purpose, which the criterion
             must tell from what is right. It "holds" if the wrong thing fails.
+        diverged_counts: Whether a run that diverged is an outcome that the check judges, as
+            in a grid of learning rates; else there is nothing to judge with one.
     """
 
     name: str
@@ -104,3 +136,4 @@ class Claim:
     check: Callable[[Experiment], Finding]
     seeds: int = 1
     is_control: bool = False
+    diverged_counts: bool = False

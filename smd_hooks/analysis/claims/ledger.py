@@ -5,11 +5,14 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from ...records import PlannedRun
 from ...records.plain_text import one_line
+from ...records.state import NOT_FINITE
 from ..reading.run import Run
 from . import rotational_equilibrium, spherical_motion, warmup
 from .claim import CannotTell, Claim, Experiment, Finding, seed_of
@@ -30,6 +33,8 @@ AS_IT_MUST, NO_CONTROL = "fails, as it must", "DOES NOT FAIL"
 
 _LONGEST_CELL = 2000
 _ENDED = ("finished", "failed")
+_HOW = ("runs", "diverged", "failed", "unfinished")
+"""How runs ended, as :class:`Experiment` has them."""
 
 
 def ledger(runs: Sequence[Run]) -> pd.DataFrame:
@@ -40,11 +45,12 @@ def ledger(runs: Sequence[Run]) -> pd.DataFrame:
             are passed over.
 
     Returns:
-        One row per claim and scale at which its experiment has finished runs, or one that is
-        not run: ``claim``, ``source``, ``experiment``, ``scale`` (empty at full size),
+        One row per claim and scale at which runs of its experiment ended, or one that is not
+        run: ``claim``, ``source``, ``experiment``, ``scale`` (empty at full size),
         ``kind`` ("claim" or "control"), ``says``, ``criterion``, ``measured`` and ``verdict``:
         "holds", "fails" or "not run"; of a control "fails, as it must", "DOES NOT FAIL" or
-        "not run". What cannot be told is not run, and ``measured`` says why.
+        "not run". What cannot be told is not run, and ``measured`` says why: a role that a
+        claim needs has runs that failed or have not ended, for instance.
     """
     there = experiments(runs)
     rows = []
@@ -57,49 +63,75 @@ def ledger(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def experiments(runs: Sequence[Run]) -> list[Experiment]:
-    """Put the finished runs of each experiment together, of each suite's folder and scale.
+    """Put the runs of each experiment together, of each suite's folder and scale.
 
-    Scales that say the same in several folders are told apart by the folder.
+    Roles of one replica may say each its own scale. Where one role says several, there are
+    several replicas in the folder, on other data perhaps: then runs go together only if they
+    say the very same. Scales that say the same in several folders are told apart by the folder.
+    Experiments of which nothing ended are left out.
     """
     together: dict[tuple[str, bool, Path], list[Run]] = defaultdict(list)
     for run in runs:
         if run.planned is not None and run.planned.experiment:
             key = (run.planned.experiment, bool(run.planned.scale), run.folder.parent)
             together[key].append(run)
-    found = {key: _experiment(key[0], members) for key, members in together.items()}
-    found = {key: one for key, one in found.items() if one.runs}
-    scales = [(one.name, one.scale) for one in found.values()]
+    found = [
+        (_experiment(key[0], part), key[2].name)
+        for key, members in together.items()
+        for part in _replicas(members)
+        if any(run.status in _ENDED for run in part)
+    ]
+    scales = [(one.name, one.scale) for one, _ in found]
     return [
-        Experiment(one.name, f"{one.scale} [{key[2].name}]".strip(), one.runs, one.waiting)
+        replace(one, scale=f"{one.scale} [{folder}]".strip())
         if scales.count((one.name, one.scale)) > 1
         else one
-        for key, one in found.items()
+        for one, folder in found
     ]
 
 
+def _replicas(members: Sequence[Run]) -> list[list[Run]]:
+    """Part the runs of one folder by scale, if a role has more than one."""
+    by_scale: dict[str, list[Run]] = defaultdict(list)
+    for run in members:
+        by_scale[_plan(run).scale].append(run)
+    said = {(_plan(run).role, _plan(run).scale) for run in members}
+    unique = len({role for role, _ in said}) == len(said)
+    return [list(members)] if unique else list(by_scale.values())
+
+
+def _plan(run: Run) -> PlannedRun:
+    assert run.planned is not None
+    return run.planned
+
+
 def _experiment(name: str, members: Sequence[Run]) -> Experiment:
-    runs: dict[str, list[Run]] = defaultdict(list)
-    waiting: dict[str, int] = defaultdict(int)
+    ended: dict[str, dict[str, list[Run]]] = {how: defaultdict(list) for how in _HOW}
     scales: dict[str, list[str]] = defaultdict(list)
     for run in sorted(members, key=lambda run: (seed_of(run) or 0, run.name)):
-        assert run.planned is not None
-        if run.status == "finished":
-            runs[run.planned.role].append(run)
-            roles = scales[run.planned.scale]
-            roles += [run.planned.role] * (run.planned.role not in roles)
-        elif run.status not in _ENDED:
-            waiting[run.planned.role] += 1
+        plan = _plan(run)
+        ended[_how(run)][plan.role].append(run)
+        scales[plan.scale] += [plan.role] * (plan.role not in scales[plan.scale])
     told = list(scales)
     if len(told) > 1:  # what was cut differs from role to role
         told = [f"{', '.join(roles)}: {scale}" for scale, roles in scales.items()]
-    return Experiment(name, "; ".join(told), dict(runs), dict(waiting))
+    return Experiment(name, "; ".join(told), **{how: dict(runs) for how, runs in ended.items()})
+
+
+def _how(run: Run) -> str:
+    if run.status == "finished":
+        return "runs"
+    if run.status == "failed":
+        return "diverged" if run.failure.startswith(NOT_FINITE) else "failed"
+    return "unfinished"
 
 
 def _finding(claim: Claim, experiment: Experiment) -> Finding:
     """Check a claim; whatever is wrong with some files costs no other row."""
-    missing = [role for role in claim.roles if role not in experiment.runs]
-    if missing:
-        return Finding(f"no finished run of {', '.join(missing)}", None)
+    # what is left when some have failed is not what was to be judged
+    lacking = [experiment.incomplete(r, outcomes=claim.diverged_counts) for r in claim.roles]
+    if any(lacking):
+        return Finding("; ".join(filter(None, lacking)), None)
     for role in claim.roles:
         seeds = len({seed_of(run) for run in experiment.runs[role]})
         if seeds < claim.seeds:

@@ -13,8 +13,9 @@ from ...theory import RotationalRule, relaxation_ratio
 from ..agreement.blocks import predictable
 from ..agreement.columns import of_each_weight
 from ..agreement.prediction import predict
-from ..diagnosis.causes import TURNED_AS_SET
+from ..agreement.windows import BAND, WINDOW
 from ..diagnosis.diagnose import is_unit
+from ..diagnosis.turning import NORM_BAND
 from ..reading.run import Run
 from .control import as_if_invariant
 from .stage_ends import END_SHARE
@@ -23,8 +24,10 @@ RELAXED = 4.0
 """Relaxation times from the first sample on, after which the initial norm is forgotten."""
 OF_THE_PEAK = 0.5
 """Share of the largest learning rate down to which layers are looked at."""
-FIRST_STEPS = 25
-"""Steps that are "from the first step on": single ones of inner optimizers scatter."""
+PARTS = 10
+"""Parts of a run that a set angle is looked at in; fewer where they had less than a window each."""
+FIRST_STEPS = 100
+"""Steps that the first of them has at least: inner optimizers take some tens to start."""
 
 
 @dataclass(frozen=True)
@@ -99,45 +102,72 @@ def _rotation(predicted: pd.DataFrame, weights: pd.DataFrame) -> Rotation | None
 class Turning:
     """How the layers turn whose optimizer sets their angle.
 
+    Left out are steps without a gradient, and the first one, which takes the mean off the
+    weights and turns them by that as well.
+
     Attributes:
         layers: How many.
-        as_set: How many of them are diagnosed as turned as set.
-        first: Δ over the set angle in the first 25 steps, RMS, median of the layers; NaN
-            without samples there.
-        angle: The largest angle that was set, radians, median of the layers.
+        as_set: How many of them kept their norm, and turn by 95 to 105 % of the set angle
+            after the start, root mean squares of both.
+        start: RMS of Δ over that of the set angle in the first tenth of the run, 100 steps at
+            least; median of the layers; NaN without samples there.
+        parts: The same in each ninth of what follows; of fewer parts where a ninth has less
+            than 25 samples; empty without as many at all.
     """
 
     layers: int
     as_set: int
-    first: float
-    angle: float
+    start: float
+    parts: tuple[float, ...]
 
 
 def turning(run: Run) -> Turning:
     """Look at what a rotational optimizer, or hook, turned."""
     predicted, scores = run.predicted, run.scores
     if not len(predicted) or not len(scores):
-        return Turning(0, 0, math.nan, math.nan)
-    turned = set(scores.loc[scores["rotational"].astype(bool), "parameter"])
-    causes = run.diagnosis.set_index("parameter")["cause"].to_dict()
-    its = predicted[predicted["parameter"].isin(turned)]
-    early = its[its["own_step"] < FIRST_STEPS]
-    square = (early["angular_update"] / early["equilibrium_angle"]) ** 2
-    first = square.groupby(early["parameter"]).mean() ** 0.5
-    largest = its.groupby("parameter")["equilibrium_angle"].max()
+        return Turning(0, 0, math.nan, ())
+    turned = scores[scores["rotational"].astype(bool)].set_index("parameter")
+    its = predicted[predicted["parameter"].isin(turned.index)]
+    last = its["own_step"].max()
+    moved = (its["own_step"] > 0) & (its["gradient_norm"] > 0) & (its["equilibrium_angle"] > 0)
+    its = its[moved]
+    early = its["own_step"] < max(FIRST_STEPS, last / PARTS)
+    start, later = its[early], its[~early]
+    ratio = _of_the_set_angle(later, [later["parameter"]])
+    kept = (turned["norm_ratio"] - 1).abs() <= NORM_BAND
+    right = ((ratio - 1).abs() <= BAND).reindex(turned.index, fill_value=False)
     return Turning(
         len(turned),
-        sum(causes.get(name) == TURNED_AS_SET for name in turned),
-        float(first.median()),
-        float(largest.median()),
+        int((kept & right).sum()),
+        float(_of_the_set_angle(start, [start["parameter"]]).median()),
+        _parts(later) if len(ratio) == len(turned) else (),
     )
 
 
-def imbalance(run: Run) -> float | None:
-    """How many times faster the fastest scale-invariant layer turns than the slowest, at the end.
+def _parts(samples: pd.DataFrame) -> tuple[float, ...]:
+    """Δ over the set angle in each part of the layers' samples, and the layers' medians."""
+    layers = samples.groupby("parameter")["own_step"]
+    sizes = layers.transform("size")
+    count = min(PARTS - 1, int(sizes.min()) // WINDOW) if len(sizes) else 0
+    if not count:
+        return ()
+    each = _of_the_set_angle(samples, [layers.cumcount() * count // sizes, samples["parameter"]])
+    return tuple(map(float, each.groupby(level=0).median()))
 
-    RMS of Δ over the last fifth of the samples at which the learning rate is not 0; no update
-    rule needs to be known. None for fewer than two layers.
+
+def _of_the_set_angle(samples: pd.DataFrame, by: list[pd.Series]) -> pd.Series:
+    """RMS of Δ over that of the set angle: where a schedule ends near 0, rounding turns, too."""
+    squares = samples[["angular_update", "equilibrium_angle"]].astype(float) ** 2
+    means = squares.groupby(by).mean()
+    return (means["angular_update"] / means["equilibrium_angle"]) ** 0.5
+
+
+def imbalance(run: Run) -> float | None:
+    """How many times faster the fastest scale-invariant layer turns than the slowest.
+
+    RMS of Δ over the last fifth of the samples at which the learning rate is at least half its
+    largest: of what comes after, much is how a norm lags behind. No update rule needs to be
+    known. None for fewer than two layers.
     """
     samples, weights = run.samples, run.weights
     if not len(samples) or "scale_invariant" not in weights:
@@ -146,7 +176,7 @@ def imbalance(run: Run) -> float | None:
     kept = samples[np.array(chosen)[samples["weight"]]]
     if "unit" in kept:
         kept = kept[kept["unit"] < 0]
-    kept = kept[kept["lr"] > 0]
+    kept = kept[(kept["lr"] > 0) & (kept["lr"] >= OF_THE_PEAK * kept["lr"].max())]
     steps = np.unique(kept["step"])
     if not len(steps):
         return None

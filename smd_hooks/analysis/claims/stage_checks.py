@@ -48,8 +48,20 @@ def closed_form_holds(found: Evidence) -> bool:
 
 
 def closed_form_fails(found: Evidence) -> bool:
-    """Whether there are such stages, and one of them does not."""
-    return len(found.invariant.measured) > 1 and not closed_form_holds(found)
+    """Whether one of them does not.
+
+    Raises:
+        CannotTell: There are no such stages, or it is not known how one of them ends.
+    """
+    _need_stages(found.invariant)
+    return not closed_form_holds(found)
+
+
+def _need_stages(agreement: Agreement) -> None:
+    """Let nothing that is not known count as a miss."""
+    off = agreement.off(agreement.closed_form)
+    if not off or any(map(math.isnan, off)):
+        raise CannotTell("it is not known how each stage after the first ends")
 
 
 def drift_holds(found: Evidence) -> bool:
@@ -67,6 +79,18 @@ def half_way_holds(found: Evidence) -> bool:
     """Whether the middle of stage 2 is near its closed form."""
     measured, form = found.invariant.half_way
     return abs(measured - form) <= POINTS
+
+
+def in_equilibrium_half_way(found: Evidence) -> bool:
+    """Whether Δ/Δ* is not below equilibrium in the middle of stage 2.
+
+    Raises:
+        CannotTell: It is not known.
+    """
+    measured, _ = found.invariant.half_way
+    if math.isnan(measured):
+        raise CannotTell("a run has no samples in the middle of stage 2")
+    return measured >= BELOW
 
 
 def rescaled_beside(plain: str) -> Check:
@@ -114,8 +138,11 @@ def others_fail(roles: tuple[str, ...]) -> Check:
 
     def check(experiment: Experiment) -> Finding:
         for role in roles:
-            if not all(f.others.measured for f in experiment.facts(role, evidence)):
+            found = experiment.facts(role, evidence)
+            if not all(f.others.measured for f in found):
                 raise CannotTell(f"{role}: a run has no decaying weight that no norm follows")
+            for f in found:
+                _need_stages(f.others)
         return judge(experiment)
 
     return check

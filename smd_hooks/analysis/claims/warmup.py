@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,8 @@ LARGE = 2.0
 """First update's norm, over what is usual later, from which on it is large."""
 FIRST = 5
 """Samples that are the start."""
+SAME_LR = 1e-3
+"""Relative change of a learning rate that is none."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,13 @@ class Losses:
     """Final validation losses of one optimizer, by warmup and learning rate.
 
     Attributes:
-        by_setting: Mean of the seeds, by (warmup as a share of the steps, learning rate).
+        by_setting: Mean of the seeds, by (warmup as a share of the steps, learning rate); inf
+            where one diverged.
+        seeds: Fewest runs of one setting.
     """
 
     by_setting: dict[tuple[float, float], float]
+    seeds: int
 
     def best(self, chosen: Callable[[float], bool]) -> float:
         """The smallest over learning rates and those warmups that are chosen."""
@@ -45,15 +50,20 @@ class Losses:
     def benefit(self) -> float:
         """How much lower the loss gets with a warmup, each at its best learning rate.
 
-        Negative where going without one is best.
+        Negative where going without one is best; 0 where both diverged; NaN where none ran
+        one way.
         """
-        return self.best(lambda warmup: warmup == 0) - self.best(lambda warmup: warmup > 0)
+        without, with_it = self.best(lambda warmup: warmup == 0), self.best(lambda w: w > 0)
+        return 0.0 if without == with_it == math.inf else without - with_it
 
     @property
     def benefits(self) -> dict[float, float]:
         """The same at each learning rate that ran both ways."""
         rates = sorted({lr for _, lr in self.by_setting})
-        at = {lr: Losses({k: x for k, x in self.by_setting.items() if k[1] == lr}) for lr in rates}
+        at = {
+            lr: replace(self, by_setting={k: x for k, x in self.by_setting.items() if k[1] == lr})
+            for lr in rates
+        }
         return {lr: x.benefit for lr, x in at.items() if not math.isnan(x.benefit)}
 
 
@@ -61,21 +71,23 @@ def losses(experiment: Experiment, role: str) -> Losses:
     """Collect an optimizer's final losses.
 
     Raises:
-        CannotTell: The grid has not ended, a run does not say its place in it or logged no
-            loss, or it does not have both runs without warmup and with.
+        CannotTell: A run does not say its place in the grid or logged no loss, or the grid does
+            not have both runs without warmup and with.
     """
-    if experiment.waiting.get(role):
-        raise CannotTell(f"{role}: {experiment.waiting[role]} runs of its grid have not ended")
     found = defaultdict(list)
-    for run in experiment.runs[role]:
+    # a run that diverged is worse than all others, whether it went on to its end or not
+    ended = [(run, run.scalars.metrics.get(METRIC)) for run in experiment.runs[role]]
+    ended += [(run, math.inf) for run in experiment.diverged.get(role, ())]
+    for run, loss in ended:
         options = run.planned.options if run.planned else {}
         warmup, lr = options.get("warmup"), options.get("lr")
-        loss = run.scalars.metrics.get(METRIC)
         if loss is None or not isinstance(warmup, int | float) or not isinstance(lr, int | float):
             raise CannotTell(f"{role}: a run does not say its warmup and lr, or logged no {METRIC}")
-        # a run that diverged but finished is worse than all others, not unknown
         found[float(warmup), float(lr)].append(math.inf if math.isnan(loss) else loss)
-    means = Losses({place: float(np.mean(values)) for place, values in found.items()})
+    means = Losses(
+        {place: float(np.mean(values)) for place, values in found.items()},
+        min(map(len, found.values())),
+    )
     if math.isnan(means.benefit):
         raise CannotTell(f"{role}: the grid has not both runs without a warmup and with one")
     return means
@@ -84,8 +96,9 @@ def losses(experiment: Experiment, role: str) -> Losses:
 def first_updates(run: Run) -> float | None:
     """How much larger the first updates are than later ones, median of the matrices.
 
-    ℓ2 norm of the update at the first samples, RMS, over that in the middle third of the run.
-    None without measured matrices.
+    ℓ2 norm of the update at the first samples, RMS, over that in the middle third of those
+    that follow at the same learning rate: updates shrink with it. None without measured
+    matrices, or where that is too short.
     """
     if not len(run.samples):
         return None
@@ -93,7 +106,10 @@ def first_updates(run: Run) -> float | None:
     kept = run.samples[np.array(units)[run.samples["weight"]]]
     ratios = []
     for _, frame in kept.groupby("weight"):
-        norms, third = frame["update_norm"].to_numpy(float), len(frame) // 3
+        lr = frame["lr"].to_numpy(float)
+        changed = np.flatnonzero(np.abs(lr - lr[0]) > SAME_LR * lr[0])
+        norms = frame["update_norm"].to_numpy(float)[: changed[0] if len(changed) else None]
+        third = len(norms) // 3
         if third > FIRST:
             squares = (norms[:FIRST] ** 2).mean() / (norms[third : 2 * third] ** 2).mean()
             ratios.append(math.sqrt(squares))
@@ -101,9 +117,13 @@ def first_updates(run: Run) -> float | None:
 
 
 def _worse_everywhere(experiment: Experiment) -> Finding:
-    benefits = losses(experiment, "adamw").benefits
+    found = losses(experiment, "adamw")
+    benefits = found.benefits
+    if not benefits:
+        raise CannotTell("adamw: no learning rate ran both with and without a warmup")
     told = ", ".join(f"{benefit:+.3f} at lr {lr:g}" for lr, benefit in benefits.items())
-    return Finding(f"benefit of a warmup {told}", all(b > NEGLIGIBLE for b in benefits.values()))
+    told = f"benefit of a warmup {told} ({_seeds(found)})"
+    return Finding(told, all(b > NEGLIGIBLE for b in benefits.values()))
 
 
 def _starts_large(experiment: Experiment) -> Finding:
@@ -115,15 +135,22 @@ def _starts_large(experiment: Experiment) -> Finding:
     known = Experiment(experiment.name, experiment.scale, {"adamw": without})
     ratios = [ratio for ratio in known.facts("adamw", first_updates) if ratio is not None]
     if not ratios:
-        raise CannotTell("adamw: no run without a warmup has measured matrices")
+        raise CannotTell(
+            "adamw: no run without a warmup has matrices measured while its lr was constant"
+        )
     told = " ".join(f"{ratio:.2f}" for ratio in ratios)
     return Finding(f"{told} times the later ones", all(ratio >= LARGE for ratio in ratios))
 
 
 def _benefits(experiment: Experiment, *roles: str) -> tuple[dict[str, float], str]:
-    found = {role: losses(experiment, role).benefit for role in roles}
-    told = ", ".join(f"{role} {benefit:+.3f}" for role, benefit in found.items())
+    grids = {role: losses(experiment, role) for role in roles}
+    found = {role: grid.benefit for role, grid in grids.items()}
+    told = ", ".join(f"{r} {grid.benefit:+.3f} ({_seeds(grid)})" for r, grid in grids.items())
     return found, f"benefit of a warmup: {told}"
+
+
+def _seeds(grid: Losses) -> str:
+    return "single seed" if grid.seeds == 1 else f"{grid.seeds} seeds"
 
 
 def _still_benefits(experiment: Experiment) -> Finding:
@@ -143,7 +170,8 @@ def _no_benefit(experiment: Experiment) -> Finding:
 
 def _none_is_best(experiment: Experiment) -> Finding:
     found, told = _benefits(experiment, "lionar-bias", "liona-bias")
-    return Finding(told, found["lionar-bias"] <= 0 and found["liona-bias"] > 0)
+    holds = found["lionar-bias"] <= NEGLIGIBLE and found["liona-bias"] > NEGLIGIBLE
+    return Finding(told, holds)
 
 
 def _needs_momentum(experiment: Experiment) -> Finding:
@@ -153,15 +181,23 @@ def _needs_momentum(experiment: Experiment) -> Finding:
     return Finding(told, without - with_it >= MUCH)
 
 
-_BEST = f"best {METRIC} over learning rates without a warmup, minus the best with one"
+_BEST = (
+    f"best {METRIC} over learning rates without a warmup, minus the best with one, of a grid with "
+    "more runs; single seeds, or means of them; diverged is worst"
+)
 CLAIMS = tuple(
-    Claim(f"warmup-{name}", says, PAPER, EXPERIMENT, criterion, roles, check)
+    Claim(
+        f"warmup-{name}",
+        *(says, PAPER, EXPERIMENT, criterion, roles, check),
+        diverged_counts=True,
+    )
     for name, says, criterion, roles, check in (
         (
             "adamw",
             "Without warmup AdamW is worse at every learning rate.",
             f"{METRIC} without a warmup more than {NEGLIGIBLE:g} above the best with one, at "
-            "every learning rate",
+            "every learning rate that ran both ways; single seeds, or means of them; diverged is "
+            "worst",
             ("adamw",),
             _worse_everywhere,
         ),
@@ -169,7 +205,7 @@ CLAIMS = tuple(
             "adamw-updates",
             "Without warmup AdamW's first updates are large in ℓ2 norm.",
             f"norm of the update in the first {FIRST} samples at least {LARGE:g} times that in "
-            "the middle third, median matrix, each run without warmup",
+            "the middle third of those at the same lr, median matrix, each run without warmup",
             ("adamw",),
             _starts_large,
         ),
@@ -198,7 +234,7 @@ CLAIMS = tuple(
             "lionar-bias",
             "LionAR with larger β, Nesterov momentum and inverse bias correction is best "
             "without a warmup; LionA with them is not.",
-            f"{_BEST}: at most 0 for lionar-bias, above 0 for liona-bias",
+            f"{_BEST}: at most {NEGLIGIBLE:g} for lionar-bias, above it for liona-bias",
             ("lionar-bias", "liona-bias"),
             _none_is_best,
         ),

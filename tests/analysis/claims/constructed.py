@@ -51,7 +51,7 @@ def given(measure: Callable[[Run], Any], facts: Mapping[str, Sequence[Any]]) -> 
         for role, those in facts.items()
         for run, fact in zip(runs[role], those, strict=True)
     }
-    return Experiment("given", "", runs, {}, known)
+    return Experiment("given", "", runs, _known=known)
 
 
 def stage_run(
@@ -61,10 +61,14 @@ def stage_run(
     fading: float = math.inf,
     fc_called: bool = False,
     loss_at_the_drop: float = 0.0,
+    of_law_from: int = 0,
     rates: np.ndarray = RATES,
     seed: int = 0,
 ) -> None:
-    """Write two convs that do as theory says, times ``of_law``, and a classifier that does not."""
+    """Write two convs that do as theory says, and a classifier that does not.
+
+    From a step on the convs turn by ``of_law`` times as much.
+    """
     samples = pd.DataFrame(perfect_samples(STEPS, rates, weights=3))
     if rescaled:  # at r*, and so at Δ*, in every stage
         closed = perfect_samples(STEPS, np.full(len(STEPS), 0.1), weights=3)
@@ -77,7 +81,9 @@ def stage_run(
     squared, share = samples["gradient_norm"] ** 2, np.exp(-samples["step"] / fading)
     samples["gradient_norm"] *= np.sqrt(share)
     samples["gradient_momentum_dot"] = (1 - share) * squared / (2 * 0.9)
-    samples["angular_update"] *= np.where(samples["weight"] == 2, 1.5, of_law)
+    samples["angular_update"] *= np.where(samples["weight"] == 2, 1.5, 1.0)
+    off = (samples["weight"] != 2) & (samples["step"] >= of_law_from)
+    samples["angular_update"] *= np.where(off, of_law, 1.0)
     fc = weight("fc.weight", invariant=fc_called, statistic=1e-9 if fc_called else 0.9)
     run = {"first_step": 0, "weights": [weight("a"), weight("b"), fc]}
     columns = {name: samples[name].to_numpy() for name in samples}

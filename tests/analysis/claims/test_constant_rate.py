@@ -19,7 +19,7 @@ from tests.analysis.work_dirs import launch, weight
 from tests.optim.digits import network
 
 RULES = {"sgd": SGDRule(0.2, 5e-3, 0.0), "sgdm": SGDRule(0.2, 2.5e-3, 0.9)}  # τ = 250, 50 steps
-CLAIMED = ("gradient", "norm", "angle", "faster")
+CLAIMED = ("gradient", "norm", "angle", "faster", "sooner")
 CONTROLS = ("control-classifier", "control-formula")
 
 
@@ -81,6 +81,8 @@ def test_walks_from_equilibrium_do_not_show_it(tmp_path: Path) -> None:
     assert check("angle", found).holds is False
     with pytest.raises(CannotTell, match="sgd: no layer starts at 2 r\\* or more, the largest at"):
         check("faster", found)
+    with pytest.raises(CannotTell, match="sgd: no layer starts at 2"):
+        check("sooner", found)
 
 
 def test_sampled_now_and_then_it_is_still_told(tmp_path: Path) -> None:
@@ -119,23 +121,28 @@ GOOD = {
     "predicted_rate": 0.02,
     "arrival": 100.0,
 }
-SLOWER = {"rate": 0.002, "predicted_rate": 0.002}
+SLOWER = {"rate": 0.002, "predicted_rate": 0.002, "arrival": 1000.0}
+NEVER = float("nan")
 
 
 def facts(
-    changed: dict[str, float] | None = None, others: float = 0.5, z2: float = 0.7
+    changed: dict[str, float] | None = None,
+    others: float = 0.5,
+    z2: float = 0.7,
+    sgd_arrives: float = 1000.0,
+    law: float = 0.15,
 ) -> Experiment:
-    """Three layers each; SGDM's are changed."""
+    """Three layers each; SGDM's are changed. The law of what no norm follows is SGD's."""
 
-    def of(role: dict[str, float]) -> Approach:
+    def of(role: dict[str, float], law: float) -> Approach:
         other = {**GOOD, "norm_end": others, "angle_end": others}
-        return Approach(table(role), table(other), z2)
+        return Approach(table(role), table(other), z2, law)
 
     def table(row: dict[str, float]) -> pd.DataFrame:
         return pd.DataFrame([row] * 3, columns=list(LAYERS))
 
-    sgd, sgdm = {**GOOD, **SLOWER}, {**GOOD, **(changed or {})}
-    return given(approach, {"sgd": [of(sgd)], "sgdm": [of(sgdm)]})
+    sgd, sgdm = {**GOOD, **SLOWER, "arrival": sgd_arrives}, {**GOOD, **(changed or {})}
+    return given(approach, {"sgd": [of(sgd, law)], "sgdm": [of(sgdm, 0.03)]})
 
 
 @pytest.mark.parametrize("name", [*CLAIMED, *CONTROLS, "control-gradient-alone"])
@@ -157,11 +164,25 @@ def test_given_facts_hold(name: str) -> None:
         ("faster", {"rate": 0.0235}),
         ("control-formula", {"plain_formula": 1.04}),
         ("control-formula", {"plain_formula": 0.6, "angle_end": 0.8}),
+        ("sooner", {"arrival": 501.0}),
+        ("sooner", {"arrival": NEVER}),
         ("control-gradient-alone", {"norm_end_gradient_alone": 1.04, "norm_end": 1.2}),
+        ("control-gradient-alone", {"norm_end_gradient_alone": 0.9, "norm_end": 1.06}),
     ],
 )
 def test_what_must_fail(name: str, changed: dict[str, float]) -> None:
     assert check(name, facts(changed)).holds is False
+
+
+def test_a_run_too_short_for_sgd_does_not_tell_how_much_sooner() -> None:
+    assert check("sooner", facts({"arrival": 500.0})).holds is True
+    with pytest.raises(CannotTell, match="never arrive: sgd not within the run, sgdm 100 steps"):
+        check("sooner", facts(sgd_arrives=NEVER))
+
+
+def test_fitted_rates_are_called_what_they_are() -> None:
+    assert "consistency test" in claim("smd-fig2-faster").criterion
+    assert "identity" in claim("smd-fig2-faster").says
 
 
 def test_a_norm_that_starts_below_counts_as_off() -> None:
@@ -169,13 +190,16 @@ def test_a_norm_that_starts_below_counts_as_off() -> None:
 
 
 def test_a_classifier_on_theory_is_no_control() -> None:
-    assert check("control-classifier", facts(others=1.02)).holds is False
+    for law in (0.05, float("nan")):
+        assert check("control-classifier", facts(law=law)).holds is False
     assert check("control-classifier", facts(z2=1e-3)).holds is False
     assert check("control-classifier", facts(z2=float("nan"))).holds is False
 
 
 def test_without_layers_nothing_can_be_told() -> None:
-    empty = Approach(pd.DataFrame(columns=list(LAYERS)), pd.DataFrame(columns=list(LAYERS)), 1.0)
+    empty = Approach(
+        pd.DataFrame(columns=list(LAYERS)), pd.DataFrame(columns=list(LAYERS)), 1.0, 1.0
+    )
     nothing = given(approach, {"sgd": [empty], "sgdm": [empty]})
     for name in (*CLAIMED, *CONTROLS):
         with pytest.raises(CannotTell, match=r"no (scale-invariant )?weight"):

@@ -12,7 +12,8 @@ from smd_hooks.analysis.claims.claim import CannotTell, Claim, Experiment, Findi
 from smd_hooks.analysis.claims.ledger import CLAIMS, COLUMNS, experiments, ledger
 from smd_hooks.analysis.claims.text import render_ledger
 from smd_hooks.analysis.reading.run import Run
-from smd_hooks.records import PlannedRun, write_suite
+from smd_hooks.records import PlannedRun, RunState, write_suite
+from smd_hooks.records.state import NOT_FINITE
 from tests.analysis.claims.constructed import stage_run
 
 SCALE = "time-scaled by 50: 6,500 steps for 450,360, weight decay × 50"
@@ -24,11 +25,13 @@ def planned_run(
     role: str = "plain",
     scale: str = SCALE,
     status: str = "finished",
+    why: str = "",
     root: str = "suite",
     experiment: str = FIG3,
 ) -> Run:
     plan = PlannedRun("config.py", experiment=experiment, role=role, scale=scale)
-    run = Run(name, Path(root) / name, planned=plan)
+    state = RunState("failed", error=why) if status == "failed" else None
+    run = Run(name, Path(root) / name, state=state, planned=plan)
     run.__dict__["status"] = status
     return run
 
@@ -77,8 +80,9 @@ def test_a_replica_is_judged(replica: Path) -> None:
     assert verdicts[f"{FIG3}-half-way"] == "holds"
     assert verdicts[f"{FIG3}-control-noise-free"] == "DOES NOT FAIL"  # it is a plain one
     assert verdicts[f"{FIG3}-rescaled"] == verdicts[f"{FIG3}-control-norm-decay"] == "not run"
-    assert its.loc[f"{FIG3}-rescaled", "measured"] == "rescaled has 2 of 3 seeds"
-    told = "no finished run of norm-decay"
+    told = "rescaled: 2 of 3 finished, 1 not ended"
+    assert its.loc[f"{FIG3}-rescaled", "measured"] == told
+    told = "no run of norm-decay"
     assert its.loc[f"{FIG3}-control-norm-decay", "measured"] == told
     assert rows.loc["smd-fig2-norm", "verdict"] == "not run"
 
@@ -98,7 +102,9 @@ def test_experiments_are_put_together_by_seed_and_apart_by_scale() -> None:
         planned_run("a-plain-seed0", scale=""),
         planned_run("a-plain-seed3", status="running"),
         planned_run("a-plain-seed4", status="missing"),
-        planned_run("a-plain-seed5", status="failed"),
+        planned_run("a-plain-seed5", status="failed", why="killed"),
+        planned_run("a-plain-seed6", status="failed", why=f"{NOT_FINITE} since iteration 3"),
+        planned_run("a-plain-seed7", status="dead"),
         planned_run("b", experiment="b", status="running"),
         planned_run("c", experiment=""),
     ]
@@ -106,13 +112,101 @@ def test_experiments_are_put_together_by_seed_and_apart_by_scale() -> None:
     assert (scaled.name, scaled.scale, full.scale) == (FIG3, SCALE, "")
     assert [run.name for run in scaled.runs["plain"]] == ["a-plain-seed2", "a-plain-seed10"]
     assert set(scaled.runs) == {"plain", "rescaled"}
-    assert scaled.waiting == {"plain": 2}
+    names = [
+        [run.name for run in of.get("plain", ())]
+        for of in (scaled.diverged, scaled.failed, scaled.unfinished)
+    ]
+    assert names == [
+        ["a-plain-seed6"],
+        ["a-plain-seed5"],
+        ["a-plain-seed3", "a-plain-seed4", "a-plain-seed7"],
+    ]
     assert len(full.runs["plain"]) == 1
 
 
 def test_scales_that_differ_by_role_are_told_by_role() -> None:
     runs = [planned_run("a", "sgd", "one"), planned_run("b", "sgdm", "two")]
     assert experiments(runs)[0].scale == "sgd: one; sgdm: two"
+
+
+def test_two_scales_of_one_role_are_two_experiments() -> None:
+    """The replica on digits, and that on other data, in one folder: seeds do not add up."""
+    runs = [
+        planned_run("a-plain-seed0", scale="digits"),
+        planned_run("b-plain-seed1", scale="photos"),
+        planned_run("a-rescaled-seed0", role="rescaled", scale="digits"),
+        planned_run("a-noise-free", role="noise-free", scale="digits without noise"),
+    ]
+    found = {one.scale: one for one in experiments(runs)}
+    assert set(found) == {"digits", "photos", "digits without noise"}
+    assert {role: len(of) for role, of in found["digits"].runs.items()} == {
+        "plain": 1,
+        "rescaled": 1,
+    }
+    assert set(found["photos"].runs) == {"plain"}
+    rows = ledger(runs).set_index(["claim", "scale"])["measured"]
+    assert rows[f"{FIG3}-stage-ends", "photos"] == "plain has 1 of 3 seeds"
+    assert rows[f"{FIG3}-rescaled", "photos"] == "no run of rescaled"
+
+
+DIVERGED = f"{NOT_FINITE} since iteration 3"
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ("finished finished killed", "plain: 2 of 3 finished, 1 failed (killed)"),
+        ("finished finished running", "plain: 2 of 3 finished, 1 not ended"),
+        ("finished dead killed", "plain: 1 of 3 finished, 1 failed, 1 not ended (killed)"),
+        ("finished finished diverged", f"plain: 2 of 3 finished, 1 diverged ({DIVERGED})"),
+        ("killed killed killed", "plain: 0 of 3 finished, 3 failed (killed)"),
+        ("diverged diverged diverged", f"plain: 0 of 3 finished, 3 diverged ({DIVERGED})"),
+    ],
+)
+def test_nothing_is_judged_by_the_survivors(
+    monkeypatch: pytest.MonkeyPatch, ends: str, told: str
+) -> None:
+    row = row_of(monkeypatch, always_holds(), *ended(ends))
+    assert (row["verdict"], row["measured"]) == ("not run", told)
+
+
+def ended(ends: str) -> list[Run]:
+    return [
+        planned_run(f"plain-seed{seed}", status="failed", why=end.replace("diverged", DIVERGED))
+        if end in ("killed", "diverged")
+        else planned_run(f"plain-seed{seed}", status=end)
+        for seed, end in enumerate(ends.split())
+    ]
+
+
+def always_holds() -> Claim:
+    return given_claim(lambda e: Finding("so it is", True))
+
+
+def test_roles_that_a_claim_does_not_need_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [planned_run(), planned_run("other", role="rescaled", status="failed", why="killed")]
+    assert row_of(monkeypatch, always_holds(), *runs)["verdict"] == "holds"
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ("finished diverged", "holds"),
+        ("finished diverged killed", "not run"),  # an interruption is no outcome
+        ("finished diverged dead", "not run"),
+        ("diverged diverged", "not run"),
+    ],
+)
+def test_in_grids_to_diverge_is_an_outcome(
+    monkeypatch: pytest.MonkeyPatch, ends: str, verdict: str
+) -> None:
+    grid = dataclasses.replace(always_holds(), diverged_counts=True)
+    assert row_of(monkeypatch, grid, *ended(ends))["verdict"] == verdict
+
+
+def test_grids_are_those_of_learning_rates() -> None:
+    grids = {claim.experiment for claim in CLAIMS if claim.diverged_counts}
+    assert grids == {"warmup-gpt", "re-imagenet-large-batch"}
 
 
 def test_the_same_scale_in_two_folders_is_told_apart() -> None:
@@ -128,9 +222,9 @@ def given_claim(check: object, control: bool = False) -> Claim:
     )
 
 
-def row_of(monkeypatch: pytest.MonkeyPatch, claim: Claim) -> dict[str, str]:
+def row_of(monkeypatch: pytest.MonkeyPatch, claim: Claim, *runs: Run) -> dict[str, str]:
     monkeypatch.setattr(ledger_module, "CLAIMS", (claim,))
-    (row,) = ledger([planned_run()]).to_dict("records")
+    (row,) = ledger(runs or [planned_run()]).to_dict("records")
     return row
 
 
@@ -212,6 +306,8 @@ def test_text_for_a_terminal(replica: Path) -> None:
     assert f"{FIG3}, {SCALE}"[:60] in text
     assert f"  holds              {FIG3}-stage-ends" in lines
     assert "not run: smd-fig2-gradient, smd-fig2-norm" in text
-    # the noise-free run is a plain one: neither its closed form nor ‖g̃‖² alone fails
-    assert lines[-1] == f"4 × holds, 2 × DOES NOT FAIL, {len(CLAIMS) - 6} × not run"
+    # the noise-free run is a plain one: neither its closed form nor ‖g̃‖² alone fails; and after
+    # 15 epochs stage 2 is where theory says
+    told = f"4 × holds, 1 × fails, 2 × DOES NOT FAIL, {len(CLAIMS) - 7} × not run"
+    assert lines[-1] == told
     assert "full size" not in text

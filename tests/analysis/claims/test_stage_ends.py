@@ -78,6 +78,21 @@ def test_the_law_needs_the_alignment_where_there_is_one(tmp_path: Path) -> None:
     assert without.gradient_alone.law_median == without.invariant.law_median
 
 
+def test_the_law_is_judged_in_each_stage(tmp_path: Path) -> None:
+    """A thirteenth of the run is off by a tenth: no median over the run sees it."""
+    last = [step for step in STEPS if step >= 6000]
+    rates = np.select([STEPS < 500, STEPS < 3500, STEPS < 6000], [0.1, 0.01, 0.001], 0.0001)
+    stage_run(tmp_path / "run", rates=rates, of_law=1.1, of_law_from=6000)
+    assert len(last) / len(STEPS) < 0.1
+    run = load_runs(tmp_path)[0]
+    assert run.scores["trajectory_error"].max() < 1e-3
+    found = evidence(run).invariant
+    assert found.law_median == pytest.approx(math.log(1.1), rel=0.02)
+    assert found.law_breaks
+    # of the fc this is the same, and it is not among them
+    assert found.law_worst < 1e-3
+
+
 def test_a_classifier_taken_for_scale_invariant_is_noticed(tmp_path: Path) -> None:
     stage_run(tmp_path / "run", fc_called=True)
     assert not found_in(tmp_path).others_called

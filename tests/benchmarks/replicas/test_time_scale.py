@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from copy import deepcopy
@@ -103,6 +104,26 @@ def test_imagenets_replica_is_what_was_found_by_hand() -> None:
         f"time-scaled by 50: {cfg.train_cfg.max_iters:,} steps for 450,450, weight decay × 50; "
         "stage 1 cut from 60.1 τ to 10 τ; a small ResNet on digits; batch 32 for 256"
     )
+
+
+def test_scale_is_told_of_what_is_trained_in_the_end() -> None:
+    replica = replicas(plain=GOYAL)["plain"]
+    changed = copy.deepcopy(replica.config)
+    changed.merge_from_dict(
+        {
+            "train_cfg.max_iters": 50,
+            "train_dataloader.batch_size": 16,
+            "optim_wrapper.optimizer.weight_decay": 0.01,
+            "optim_wrapper.paramwise_cfg.custom_keys": {"pos_embed": {"decay_mult": 0.0}},
+        }
+    )
+    assert replica.scale_of(changed) == (
+        f"time-scaled by 50: 50 of {replica.config.train_cfg.max_iters:,} steps for 450,450; "
+        "stage 1 cut from 60.1 τ to 10 τ; a small ResNet on digits; batch 16 for 256; "
+        "no parameters here for its settings of pos_embed"
+    )
+    changed.train_dataloader.batch_size = 256
+    assert "batch" not in replica.scale_of(changed)
 
 
 def test_all_runs_of_an_experiment_share_a_factor_and_the_slowest_says_what_is_cut() -> None:

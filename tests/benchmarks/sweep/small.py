@@ -15,6 +15,7 @@ from benchmarks.sweep import command
 from benchmarks.sweep.suite import Suite, load_suite
 from benchmarks.trainings import Training, write_plan
 from smd_hooks.records import RunState, write_state
+from smd_hooks.records.schema import FOLDER, STATE_FILE, write_json
 from tests.analysis.work_dirs import launch
 
 CONFIG = """
@@ -53,7 +54,8 @@ class FakeTrainings:
 
     Attributes:
         best: The learning rate with the best accuracy.
-        ends: How runs end, by a part of their name: ``diverged``, ``killed``, ``broken``.
+        ends: How runs end, by a part of their name: ``diverged``, ``killed``, ``broken``; or not
+            at all, ``alive``.
         batches: Names of the runs of each call.
         launched: What they were launched with.
     """
@@ -63,7 +65,9 @@ class FakeTrainings:
         self.batches: list[list[str]] = []
         self.launched: dict[str, Training] = {}
 
-    def __call__(self, trainings: Sequence[Training], jobs: int | None = None) -> list[Training]:
+    def __call__(
+        self, trainings: Sequence[Training], jobs: int | None = None, gpus: Sequence[str] = ()
+    ) -> list[Training]:
         write_plan(trainings)
         self.batches.append([training.name for training in trainings])
         for training in trainings:
@@ -92,8 +96,11 @@ class FakeTrainings:
             "diverged": RunState("failed", 5, 10, f"{NOT_FINITE} since iteration 5"),
             "broken": RunState("failed", 5, 10, "a broken image"),
             "killed": RunState("running", 5, 10),
+            "alive": RunState("running", 5, 10),
         }
         write_state(folder, states[how])
+        if how == "killed":
+            write_json(folder / FOLDER / STATE_FILE, {"status": "running", "updated": 0.0})
         (training.work_dir / "last_checkpoint").write_text("somewhere")
 
 

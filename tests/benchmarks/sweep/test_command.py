@@ -31,7 +31,7 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(
     )
     assert sweep(suite, "--dry-run", "--only", "first", "second") == 0
     said = capsys.readouterr().out
-    assert "first (Fig. 1)\n  new        first-plain-seed0: " in said
+    assert "first (Fig. 1)\n  each on 1 GPU × 4 images\n  new        first-plain-seed0: " in said
     assert f"second-tune-other-lr0.2-seed9: {tmp_path}/second_other.py {LR}=0.2" in said
     assert "after tuning (3 values of lr × 1 run each" in said
     assert "plain, other, on seeds 0 1" in said
@@ -48,7 +48,7 @@ def test_finished_runs_are_not_run_again_and_others_go_on(
     assert sweep(suite) == 1
     assert len(fake.batches[0]) == 4
     assert not any("--resume" in training.options for training in fake.launched.values())
-    assert "first-plain-seed1 running: no word" in capsys.readouterr().out
+    assert "first-plain-seed1 dead: no word" in capsys.readouterr().out
     assert sweep(suite, "--dry-run") == 0
     assert "unfinished first-plain-seed1" in capsys.readouterr().out
     fake.ends = {}
@@ -57,6 +57,86 @@ def test_finished_runs_are_not_run_again_and_others_go_on(
     assert "--resume" in fake.launched["first-plain-seed1"].options
     assert sweep(suite) == 0
     assert len(fake.batches) == 2
+
+
+def test_one_that_another_sweep_trains_is_left_alone(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    fake.ends = {"plain-seed1": "alive"}
+    assert sweep(suite) == 1
+    before = read_suite(ROOT)["first-plain-seed1"]
+    capsys.readouterr()
+    assert sweep(suite) == 1
+    assert len(fake.batches) == 1
+    assert "first-plain-seed1 is being trained already, and was left alone" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert read_suite(ROOT)["first-plain-seed1"] == before
+    assert sweep(suite, "--dry-run") == 0
+    assert "running    first-plain-seed1" in capsys.readouterr().out
+
+
+EIGHT = "auto_scale_lr = dict(base_batch_size=32)\n"  # of 4 images each
+
+
+def _made_for_eight(folder: Path) -> Path:
+    content = experiment(folder, seeds=[0])
+    for path in content["runs"].values():
+        with open(path, "a") as file:
+            file.write(EIGHT)
+    return write_suite_file(folder, content)
+
+
+@pytest.mark.parametrize(("gpus", "words"), [(0, "0 are"), (1, "1 is"), (7, "7 are")])
+def test_full_size_needs_the_gpus_that_its_learning_rate_is_made_for(
+    tmp_path: Path,
+    fake: FakeTrainings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: int,
+    words: str,
+) -> None:
+    monkeypatch.setattr(command, "_visible_gpus", lambda: [str(n) for n in range(gpus)])
+    suite = _made_for_eight(tmp_path)
+    assert sweep(suite) == 2
+    said = capsys.readouterr().err
+    assert f"error: first is made for 8 GPUs × 4 images, {words} visible: run it where" in said
+    assert said.count("\n") == 1
+    assert not Path("work_dirs").exists()
+    assert fake.batches == []
+    assert sweep(suite, "--dry-run") == 0
+    assert "  each on 8 GPUs × 4 images\n" in capsys.readouterr().out
+    assert sweep(suite, "--no-train") == 0
+    # as one says who has other batches
+    assert sweep(suite, "--cfg-options", "train_dataloader.batch_size=32") == 0
+
+
+def test_full_size_is_launched_on_all_its_gpus(
+    tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_visible_gpus", lambda: [str(n) for n in range(8)])
+    assert sweep(_made_for_eight(tmp_path)) == 0
+    assert {training.processes for training in fake.launched.values()} == {8}
+    monkeypatch.setattr(command, "_visible_gpus", lambda: [])
+    assert sweep(tmp_path / "suite.py") == 0  # what has finished needs none
+    assert len(fake.batches) == 1
+
+
+def test_gpus_are_called_as_the_environment_calls_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert command._visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    assert command._visible_gpus() == ["5", "3"]
+
+
+def test_replicas_on_other_data_are_in_another_folder(tmp_path: Path) -> None:
+    suite, folders = tmp_path / "smd.py", [tmp_path / "nette", tmp_path / "x" / ".." / "coco"]
+    assert command._root(suite.stem, None, None) == Path("work_dirs/smd")
+    assert command._root(suite.stem, [], None) == Path("work_dirs/smd-replica")
+    assert command._root(suite.stem, folders, None) == Path("work_dirs/smd-replica-nette-coco")
+    assert command._root(suite.stem, folders, tmp_path) == tmp_path
 
 
 def test_one_that_fails_is_told_and_tried_again_next_time(

@@ -16,7 +16,8 @@ GRID = {"lr": {"key": LR, "values": [0.1, 51.2]}, "wd": {"key": "a.wd", "values"
 
 
 def source(scale: str = "") -> Source:
-    return Source(Config.fromstring(CONFIG.format(lr=0.1, steps=10), ".py"), "config.py", scale)
+    config = Config.fromstring(CONFIG.format(lr=0.1, steps=10), ".py")
+    return Source(config, "config.py", scale, is_replica=bool(scale))
 
 
 def test_every_role_option_and_seed_has_a_run_of_its_own(tmp_path: Path) -> None:
@@ -83,6 +84,26 @@ def test_full_size_is_trained_from_its_own_config(tmp_path: Path) -> None:
     assert planned.options == {"lr": 0.2}
     run.write_config(tmp_path)
     assert not (tmp_path / "configs").exists()
+
+
+def test_as_many_processes_as_the_learning_rate_is_for() -> None:
+    one = source()
+    assert SweepRun("first", "plain", 3, one).processes == 1
+    one.config.auto_scale_lr = {"base_batch_size": 32}
+    run = SweepRun("first", "plain", 3, one)
+    assert run.training(Path("runs"), [], resume=False).processes == 8
+    assert run.launched_on == "8 GPUs × 4 images"
+    other = SweepRun("first", "plain", 3, one, settings={"train_dataloader.batch_size": 16})
+    assert other.processes == 2
+    replica = Source(one.config, one.path, "small", is_replica=True)
+    assert SweepRun("first", "plain", 3, replica).processes == 1
+
+
+def test_full_size_with_options_says_so_and_is_trained_from_its_own_config(tmp_path: Path) -> None:
+    changed = Source(source().config, "config.py", "with model.depth=50")
+    training = SweepRun("first", "plain", 3, changed).training(tmp_path, ["model.depth=50"], False)
+    assert training.config == "config.py"
+    assert training.planned.scale == "with model.depth=50"
 
 
 def test_a_replica_is_trained_from_a_config_that_is_written(tmp_path: Path) -> None:

@@ -47,9 +47,10 @@ def test_two_replicas_are_trained_told_of_and_not_trained_again(
     assert table.loc["smd-fig2-strong-seed0", "weight_decay"] == 0.1
     assert table["accuracy/top1"].notna().all()
     assert (results / "smd-fig2.png").is_file()
-    scales = {run.scale for run in read_suite(root).values()}
-    assert len(scales) == 1
-    assert "time-scaled by" in scales.pop()
+    scales = {run.role: run.scale for run in read_suite(root).values()}
+    assert scales["sgdm"].startswith("time-scaled by 25: 30 of 500 steps for 450,000, weight decay")
+    assert scales["strong"].endswith("optim_wrapper.optimizer.weight_decay=0.1")
+    assert "weight decay ×" not in scales["strong"]
     launches = sorted(root.glob("*/2*"))
     capsys.readouterr()
     assert main(command) == 0

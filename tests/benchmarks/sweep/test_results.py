@@ -74,6 +74,7 @@ def test_results_are_written_with_their_provenance(
     assert (
         "2 values of lr × 1 run each, the same for every one, by the last accuracy/top1" in readme
     )
+    assert "on seed 9: chosen by what is reported, on the same validation images" in readme
     for name in ("claims", "tuned", "seeds"):
         assert (folder / f"{name}.md").read_text() in readme
 

@@ -15,6 +15,7 @@ from benchmarks.sweep.studies import studies_of
 from benchmarks.sweep.suite import ReplicaPart
 from tests.benchmarks.sweep.small import experiment, suite_of, write_config
 
+SCALE = "classification by 2: 10 steps for 20; batch 4 for 8"
 DECAY = "optim_wrapper.optimizer.weight_decay"
 SMALL = Target("classification", True, lambda config: (config, "a small net"))
 OWN = Target("classification", False, lambda config: (config, "its own net"))
@@ -29,7 +30,8 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
         configs: Mapping[str, Config], target: Target, longest: float, validations: int
     ) -> Any:
         asked.append((longest, validations))
-        return {role: Replica(config, f"{target.task} by 2") for role, config in configs.items()}
+        what = f"{target.task} by 2"
+        return {role: Replica(config, what, 20, 8, {}, ()) for role, config in configs.items()}
 
     monkeypatch.setattr(sources, "time_scale", time_scale)
     return asked
@@ -57,8 +59,12 @@ def test_what_a_suite_sets_in_replicas(tmp_path: Path, scaled: list[tuple[float,
     decays = {r: s.config.optim_wrapper.optimizer.weight_decay for r, s in found.items()}
     assert decays == {"plain": 1e-4, "other": 1e-4, "wrong": 0.5}
     assert found["wrong"].path == one.configs["plain"]
-    words = "classification by 2; besides, model.a=1, model.b=1, model.width={'in': 4}"
-    assert found["plain"].scale == found["wrong"].scale == words
+    start = f"{SCALE}; besides, model.a=1"
+    width = "model.width={'in': 4}"
+    assert found["plain"].scale == f"{start}, model.b=1, {width}, model.c=5"
+    assert found["wrong"].scale == f"{start}, model.b=3, {width}, {DECAY}=0.5, model.c=5"
+    assert all(source.is_replica for source in found.values())
+    assert not any(source.is_replica for source in originals.values())
     assert dict(originals["plain"].config.model) == {"type": "Net"}
     large = replicas(one, one.replica, originals, OWN, [])
     assert dict(large["plain"].config.model) == {"type": "Net", "a": 1, "b": 1}
@@ -68,14 +74,34 @@ def test_a_replica_without_settings_says_its_scale_only(tmp_path: Path) -> None:
     one = suite_of(tmp_path, experiment(tmp_path)).experiments[0]
     assert isinstance(one.replica, ReplicaPart)
     found = replicas(one, one.replica, full_size(one, ()), SMALL, [])
-    assert {source.scale for source in found.values()} == {"classification by 2"}
+    assert {source.scale for source in found.values()} == {SCALE}
+
+
+def test_steps_and_batch_are_told_as_they_are_after_all_options(tmp_path: Path) -> None:
+    part = {"options": {"": {"train_dataloader.batch_size": 2}}}
+    one = suite_of(tmp_path, experiment(tmp_path, replica=part)).experiments[0]
+    assert isinstance(one.replica, ReplicaPart)
+    found = replicas(one, one.replica, full_size(one, ()), SMALL, ["train_cfg.max_iters=5"])
+    assert found["plain"].scale == (
+        "classification by 2: 5 of 10 steps for 20; batch 2 for 8; "
+        "besides, train_dataloader.batch_size=2, train_cfg.max_iters=5"
+    )
+
+
+def test_what_several_keys_are_set_to_is_told_once(tmp_path: Path) -> None:
+    part = {"options": {"": {"model.keys": {"a.b": {"decay": 2}, "c": {"decay": 2}}}}}
+    one = suite_of(tmp_path, experiment(tmp_path, replica=part)).experiments[0]
+    assert isinstance(one.replica, ReplicaPart)
+    found = replicas(one, one.replica, full_size(one, ()), SMALL, [])
+    assert found["plain"].scale == f"{SCALE}; besides, model.keys={{'decay': 2}} for a.b, c"
 
 
 def test_options_of_the_user_reach_full_size(tmp_path: Path) -> None:
     one = suite_of(tmp_path, experiment(tmp_path)).experiments[0]
     found = full_size(one, [f"{DECAY}=0.25"])
     assert [s.config.optim_wrapper.optimizer.weight_decay for s in found.values()] == [0.25, 0.25]
-    assert {source.scale for source in found.values()} == {""}
+    assert {source.scale for source in found.values()} == {f"with {DECAY}=0.25"}
+    assert {source.scale for source in full_size(one, ()).values()} == {""}
 
 
 def test_experiments_without_replica_or_data_are_not_run(
@@ -94,7 +120,7 @@ def test_experiments_without_replica_or_data_are_not_run(
     studies, not_run = studies_of(suite, [], [], [tmp_path], [])
     assert [study.experiment.name for study in studies] == ["first"]
     assert studies[0].seeds == (8,)
-    assert studies[0].scales == ["plain, other: classification by 2"]
+    assert studies[0].scales == [f"plain, other: {SCALE}"]
     assert not_run == {
         "second": "no replica: too large",
         "third": "no data set for detection is given",

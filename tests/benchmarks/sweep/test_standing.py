@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from benchmarks.sweep.sources import Source
 from benchmarks.sweep.standing import Standing, differences, plain, runs_below, standing_of
 from smd_hooks.analysis.reading.config_literals import read_config
 from smd_hooks.records import RunState, write_state
+from smd_hooks.records.schema import FOLDER, STATE_FILE, write_json
+from smd_hooks.records.state import DEAD_AFTER
 from tests.analysis.work_dirs import launch
 from tests.benchmarks.sweep.small import CONFIG
 from tests.conftest import ROOT
@@ -45,7 +48,8 @@ BROKEN = RunState("failed", 5, 10, "a broken image")
         (DIVERGED, True, Standing.DIVERGED),
         (DIVERGED, False, Standing.DIVERGED),
         (BROKEN, True, Standing.UNFINISHED),
-        (RunState("running", 5, 10), True, Standing.UNFINISHED),
+        (RunState("running", 5, 10), True, Standing.RUNNING),
+        (RunState("running", 5, 10), False, Standing.RUNNING),
         (None, False, Standing.UNFINISHED),
     ],
 )
@@ -56,6 +60,16 @@ def test_standing_is_read_off_records(
     write_run(tmp_path, state, checkpoint)
     assert standing_of(planned(), runs_below(tmp_path)[planned().name]) is standing
     assert standing.is_over is (standing in (Standing.FINISHED, Standing.DIVERGED))
+    assert standing.is_to_train is (standing is Standing.UNFINISHED)
+
+
+def test_one_that_says_nothing_any_more_is_not_running(tmp_path: Path) -> None:
+    write_run(tmp_path, RunState("running", 5, 10), True)
+    [folder] = tmp_path.glob("*/2026*")
+    long_ago = {"status": "running", "updated": time.time() - DEAD_AFTER - 1}
+    write_json(folder / FOLDER / STATE_FILE, long_ago)
+    run = runs_below(tmp_path)[planned().name]
+    assert standing_of(planned(), run) is Standing.UNFINISHED
 
 
 @pytest.mark.parametrize(

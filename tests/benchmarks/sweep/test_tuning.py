@@ -41,6 +41,9 @@ def _is_number(score: object) -> bool:
         ((None, None, None), None),
         ((f"{NOT_FINITE} since iteration 3",) * 3, None),
         ((90.0, 91.0, "a broken image"), None),
+        ((math.nan, 91.0, 90.0), 0.1),
+        ((90.0, math.nan, math.inf), 0.05),
+        ((math.nan,) * 3, None),
     ],
 )
 def test_the_best_is_chosen(
@@ -96,9 +99,10 @@ def test_the_table_has_mean_and_std_of_the_runs_at_the_chosen_value(tmp_path: Pa
     table = tuned_table(one, choices, runs).set_index("role")
     assert list(table.index) == ["plain", "other"]
     plain = table.loc["plain"]
-    assert (plain["lr"], plain["seeds"]) == (0.1, 2)
+    assert (plain["lr"], plain["seeds"], plain["failed"]) == (0.1, 2, 1)
     assert plain["accuracy/top1_mean"] == 92.0
     assert plain["accuracy/top1_std"] == pytest.approx(math.sqrt(2))
     assert plain["budget"] == "3 values of lr × 1 run each, the same for every one"
-    assert (table.loc["other", "seeds"], table.loc["other", "tried"]) == (0, "")
+    other = table.loc["other"]
+    assert (other["seeds"], other["failed"], other["tried"]) == (0, 0, "")
     assert "coco/bbox_mAP_mean" not in table

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from benchmarks.errors import UsageError
 from benchmarks.pipelines.classification.check import (
     check_dataset,
     check_num_classes,
+    check_other_images,
     check_same_classes,
 )
 
@@ -111,20 +114,58 @@ def test_splits_with_other_classes_are_refused(whole: Path) -> None:
         check_same_classes(config(whole), config(whole, "val"))
 
 
-def test_search_ends_at_the_first_image(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deep = whole / "train" / "ant" / "more"
-    deep.mkdir()
-    walked: list[str] = []
-    walk = os.walk
+class Counted:
+    """``os.scandir`` that counts what is listed of each folder."""
 
-    def spy(top: Path, followlinks: bool) -> Any:
-        for entry in walk(top, followlinks=followlinks):
-            walked.append(entry[0])
+    def __init__(self) -> None:
+        self.listed: Counter[str] = Counter()
+        self._scandir = os.scandir
+
+    @contextmanager
+    def __call__(self, path: str | os.PathLike[str]) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with self._scandir(path) as entries:
+            yield self._count(os.fspath(path), entries)
+
+    def _count(self, path: str, entries: Iterable[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+        for entry in entries:
+            self.listed[path] += 1
             yield entry
 
-    monkeypatch.setattr(os, "walk", spy)
+
+def test_search_ends_at_the_first_image(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ant, bee = whole / "train" / "ant", whole / "train" / "bee"
+    (ant / "more").mkdir()
+    (ant / "more" / "0.JPEG").touch()
+    for image in bee.iterdir():
+        image.unlink()
+    for index in range(3):
+        (bee / f"{index}.txt").touch()
+    (bee / "pages.jpg").mkdir()
+    (bee / "pages.jpg" / "0.JPEG").touch()
+    counted = Counted()
+    monkeypatch.setattr(os, "scandir", counted)
     check_dataset(config(whole))
-    assert str(deep) not in walked
+    assert 1 <= counted.listed[str(ant)] <= 2  # the folder in it may come first
+    assert str(ant / "more") not in counted.listed
+    assert counted.listed[str(bee)] == 4  # a control: here all had to be seen
+    assert counted.listed[str(bee / "pages.jpg")] == 1
+
+
+def test_a_folder_named_as_an_image_is_none(whole: Path) -> None:
+    for image in (whole / "train" / "bee").iterdir():
+        image.unlink()
+    (whole / "train" / "bee" / "0.jpg").mkdir()
+    with pytest.raises(UsageError, match="bee holds no image"):
+        check_dataset(config(whole))
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_validation_on_the_training_images_is_refused(whole: Path, link: bool) -> None:
+    check_other_images(config(whole), config(whole, "val"))
+    if link:
+        (whole / "test").symlink_to(whole / "train")
+    with pytest.raises(UsageError, match=r"training and validation both read .*train: give"):
+        check_other_images(config(whole), config(whole, "test" if link else "train"))
 
 
 def test_more_classes_than_outputs_are_refused(whole: Path) -> None:

@@ -12,7 +12,13 @@ import pytest
 
 import benchmarks.pipelines.detection  # noqa: F401
 from benchmarks.errors import UsageError
-from benchmarks.pipelines.detection.check import check_dataset, check_evaluator, check_same_classes
+from benchmarks.pipelines.detection.check import (
+    check_dataset,
+    check_evaluator,
+    check_num_classes,
+    check_other_images,
+    check_same_classes,
+)
 from benchmarks.pipelines.detection.coco_file import IMAGES, are_boxes, is_box, what_is_missing
 
 Config = dict[str, Any]
@@ -276,6 +282,41 @@ def test_both_splits_number_the_same_classes(root: Path) -> None:
     check_same_classes(one, {**other, "type": "VOCDataset"})
     with pytest.raises(UsageError, match=r"1 classes \('cat'\), the validation set 1 \('dog'\)"):
         check_same_classes(one, other)
+
+
+def test_validation_on_the_training_annotations_is_refused(root: Path) -> None:
+    train = config(root)
+    check_other_images(train, config(root, ann_file="annotations/val.json"))
+    check_other_images(train, config(root / "elsewhere"))
+    absolute = config(root, data_root=None, ann_file=f"{root}/train/../annotations/train.json")
+    for val in (train, absolute):
+        with pytest.raises(UsageError, match=r"both read annotations/train\.json: give") as raised:
+            check_other_images(train, val)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_head_with_fewer_outputs_than_classes_is_named(root: Path) -> None:
+    three = config(root, metainfo={"classes": ("cat", "dog", "owl")})
+
+    def detector(box: int, mask: int) -> Config:
+        heads = [{"type": "Shared2FCBBoxHead", "num_classes": n} for n in (3, box)]
+        return {
+            "type": "CascadeRCNN",
+            "rpn_head": {"type": "RPNHead", "num_classes": 1},
+            "roi_head": {
+                "bbox_head": heads,
+                "mask_head": {"type": "FCNMaskHead", "num_classes": mask},
+            },
+        }
+
+    check_num_classes(three, detector(3, 3))
+    check_num_classes(three, detector(80, 4))
+    for heads, path in (((2, 3), "bbox_head.1"), ((3, 2), "mask_head")):
+        says = rf"3 classes \('cat', 'dog', 'owl'\), but model\.roi_head\.{path} only 2 outputs"
+        with pytest.raises(UsageError, match=says) as raised:
+            check_num_classes(three, detector(*heads))
+        assert f"set model.roi_head.{path}.num_classes=3" in str(raised.value)
+    check_num_classes({**three, "type": "VOCDataset"}, detector(2, 2))
 
 
 def test_unknown_dataset_type(root: Path) -> None:
