@@ -28,7 +28,7 @@ def check_dataset(dataset_cfg: Mapping[str, Any]) -> None:
             one without images or, with ``classes='imagenet-1k'``, none of ImageNet's, or a
             transform that can't be built; one line that says what to do.
     """
-    _check_options(dataset_cfg)
+    check_options(dataset_cfg, ImageFolderDataset)
     folder = _split_folder(dataset_cfg)
     if not folder.parent.is_dir():
         raise UsageError(
@@ -101,15 +101,23 @@ def check_other_images(train_cfg: Mapping[str, Any], val_cfg: Mapping[str, Any])
         )
 
 
-def _check_options(dataset_cfg: Mapping[str, Any]) -> None:
+def check_options(dataset_cfg: Mapping[str, Any], dataset_class: type) -> None:
+    """Check that a data set of our own is given what it takes.
+
+    Args:
+        dataset_cfg: the ``dataset`` part of a dataloader's config.
+        dataset_class: the class that its ``type`` names.
+
+    Raises:
+        UsageError: an option is missing or unknown.
+    """
     options = {name: value for name, value in dataset_cfg.items() if name != "type"}
-    signature = inspect.signature(ImageFolderDataset)
+    signature = inspect.signature(dataset_class)
     try:
         signature.bind(**options)
     except TypeError as error:
-        raise UsageError(
-            f"dataset: {error}; ImageFolderDataset takes {', '.join(signature.parameters)}"
-        ) from error
+        taken = ", ".join(signature.parameters)
+        raise UsageError(f"dataset: {error}; {dataset_class.__name__} takes {taken}") from error
 
 
 def check_num_classes(dataset_cfg: Mapping[str, Any], num_classes: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10
 
 from benchmarks.errors import UsageError
+from benchmarks.pipelines.classification.check import check_options
 from benchmarks.pipelines.classification.dataset import build_transforms
 
 SPLITS = ("train", "val")
@@ -29,15 +29,8 @@ def check_dataset(dataset_cfg: Mapping[str, Any]) -> None:
         UsageError: an option missing or unknown, or what :class:`Cifar10Dataset` refuses; one line
             that says what to do.
     """
-    options = {name: value for name, value in dataset_cfg.items() if name != "type"}
-    signature = inspect.signature(Cifar10Dataset)
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        raise UsageError(
-            f"dataset: {error}; Cifar10Dataset takes {', '.join(signature.parameters)}"
-        ) from error
-    Cifar10Dataset(**options)
+    check_options(dataset_cfg, Cifar10Dataset)
+    Cifar10Dataset(**{name: value for name, value in dataset_cfg.items() if name != "type"})
 
 
 @DATASETS.register_module()
