@@ -11,7 +11,7 @@ from collections.abc import Sequence
 # waiting passively costs nothing. torch reads this once, when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from benchmarks import demo, forecast_survey, run, speed, sweep
+from benchmarks import demo, forecast_survey, launch, speed, sweep
 from benchmarks.errors import UsageError
 
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0 (fine), 1 (a run failed), 2 (unusable input) or 130 (Ctrl-C)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (demo, run, sweep, speed, forecast_survey):
+    for command in (demo, launch, sweep, speed, forecast_survey):
         command.add_parser(commands)
     args = parser.parse_args(argv)
     try:

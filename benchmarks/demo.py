@@ -16,10 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.engines.local import Training, train
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
 from benchmarks.provenance import provenance
-from benchmarks.trainings import Training, train
 from smd_hooks.analysis import Run, agreement_table, load_runs, predict, score, write_table
 from smd_hooks.analysis.claims.control import as_if_invariant
 from smd_hooks.analysis.diagnosis.diagnose import is_unit

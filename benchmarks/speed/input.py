@@ -23,10 +23,10 @@ import torch
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks import preflight
 from benchmarks.errors import UsageError
+from benchmarks.launch import preflight
+from benchmarks.launch.command import Overrides, build_runner, load_config
 from benchmarks.provenance import provenance
-from benchmarks.run import Overrides, build_runner, load_config
 from benchmarks.speed.stopwatch import Stopwatch
 from benchmarks.speed.timing import WARM_UP, write_json
 

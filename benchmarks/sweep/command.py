@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from benchmarks import preflight
 from benchmarks.demo import DATA
+from benchmarks.engines.local import train, write_plan
 from benchmarks.errors import UsageError
+from benchmarks.launch import preflight
 from benchmarks.pipelines import mmcv_ops
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
-from benchmarks.trainings import train, write_plan
 from smd_hooks.analysis import Run
 from smd_hooks.records.state import DEAD_AFTER
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+from benchmarks.engines.local import Training
 from benchmarks.errors import UsageError
 from benchmarks.replicas.targets import task_of
-from benchmarks.trainings import Training
 from smd_hooks.planning.epochs import processes_of
 from smd_hooks.records import PlannedRun
 

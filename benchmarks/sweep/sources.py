@@ -11,8 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from benchmarks import run
 from benchmarks.errors import UsageError
+from benchmarks.launch import command as launch
 from benchmarks.replicas import Target, embedded_target, folder_target, time_scale
 
 from .suite import Experiment, Options, ReplicaPart
@@ -130,7 +130,7 @@ def find_targets(folders: Sequence[Path]) -> dict[str, Target]:
 
 
 def _load(path: str, overrides: Sequence[str]) -> Config:
-    return run.load_config(_arguments(path, overrides))
+    return launch.load_config(_arguments(path, overrides))
 
 
 def _parsed(overrides: Sequence[str]) -> dict[str, object]:
@@ -140,6 +140,6 @@ def _parsed(overrides: Sequence[str]) -> dict[str, object]:
 def _arguments(path: str, overrides: Sequence[str]) -> argparse.Namespace:
     """Have ``benchmarks run`` itself read its arguments."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    run.add_parser(parser.add_subparsers())
+    launch.add_parser(parser.add_subparsers())
     options = ["--cfg-options", *overrides] if overrides else []
     return parser.parse_args(["run", path, *options])

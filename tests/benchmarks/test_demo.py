@@ -9,8 +9,8 @@ import pytest
 from benchmarks import demo
 from benchmarks.__main__ import main
 from benchmarks.demo import CONFIGS, FIGURE_ORDER, describe_run
+from benchmarks.engines.local import Training
 from benchmarks.provenance import provenance
-from benchmarks.trainings import Training
 from smd_hooks import load_runs
 from smd_hooks.theory import LionRule
 from tests.analysis.work_dirs import TURNED, launch, perfect_samples, turned_samples, weight

@@ -17,8 +17,8 @@ import torch
 from mmengine.runner import Runner
 
 import benchmarks.pipelines.detection  # noqa: F401  readies mmcv before mmdet is imported
-from benchmarks import preflight
-from benchmarks.run import add_parser, build_runner, load_config
+from benchmarks.launch import preflight
+from benchmarks.launch.command import add_parser, build_runner, load_config
 from smd_hooks import load_runs
 from tests.benchmarks.pipelines.classification.cifar_files import write_cifar
 from tests.conftest import ROOT

@@ -102,7 +102,7 @@ def test_a_dumped_lazy_config(tmp_path: Path) -> None:
 def test_a_real_mmdet_run_without_our_hook(tmp_path: Path, shared_data: Path) -> None:
     from mmengine.runner import Runner
 
-    from benchmarks.run import add_parser, load_config
+    from benchmarks.launch.command import add_parser, load_config
     from tests.configs.test_two_steps import CONFIGS, on_coco_format
 
     name = "retinanet_r50_fpn_1x_coco"

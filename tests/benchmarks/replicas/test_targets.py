@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from benchmarks import preflight
 from benchmarks.errors import UsageError
+from benchmarks.launch import preflight
 from benchmarks.pipelines import mmcv_ops
 from benchmarks.replicas import Target, embedded_target, folder_target
 from benchmarks.replicas.targets import task_of

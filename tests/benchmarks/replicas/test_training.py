@@ -6,12 +6,12 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from benchmarks import preflight
+from benchmarks.launch import preflight
+from benchmarks.launch.command import build_runner
 from benchmarks.pipelines import mmcv_ops
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
 from benchmarks.replicas import embedded_target, time_scale
-from benchmarks.run import build_runner
 from tests.conftest import ROOT
 
 mmcv_ops.install()

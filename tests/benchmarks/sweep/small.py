@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from benchmarks.finite_loss_hook import NOT_FINITE
+from benchmarks.engines.local import Training, write_plan
+from benchmarks.launch.finite_loss_hook import NOT_FINITE
 from benchmarks.sweep import command
 from benchmarks.sweep.suite import Suite, load_suite
-from benchmarks.trainings import Training, write_plan
 from smd_hooks.records import RunState, write_state
 from smd_hooks.records.schema import FOLDER, STATE_FILE, write_json
 from tests.analysis.work_dirs import launch
@@ -50,7 +50,7 @@ def suite_of(folder: Path, *experiments: Mapping[str, Any]) -> Suite:
 
 
 class FakeTrainings:
-    """Stands for ``benchmarks.trainings.train``: every run ends at once, as it is told to.
+    """Stands for ``benchmarks.engines.local.train``: every run ends at once, as it is told to.
 
     Attributes:
         best: The learning rate with the best accuracy.

@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from benchmarks.errors import UsageError
-from benchmarks.finite_loss_hook import NOT_FINITE
+from benchmarks.launch.finite_loss_hook import NOT_FINITE
 from benchmarks.sweep.plan import SweepRun
 from benchmarks.sweep.sources import Source
 from benchmarks.sweep.standing import Standing, differences, plain, runs_below, standing_of

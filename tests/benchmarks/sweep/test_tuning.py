@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.finite_loss_hook import NOT_FINITE
+from benchmarks.launch.finite_loss_hook import NOT_FINITE
 from benchmarks.sweep.plan import expand
 from benchmarks.sweep.sources import full_size
 from benchmarks.sweep.suite import Tuning

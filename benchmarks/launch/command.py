@@ -17,15 +17,16 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.runner import Runner
 
-from benchmarks import preflight
 from benchmarks.components import type_name
 from benchmarks.errors import UsageError
-from benchmarks.finite_loss_hook import FiniteLossHook
-from benchmarks.interrupts import as_interrupts, put_off
 from benchmarks.pipelines import mmcv_ops
 from smd_hooks.hooks import SMDHook
 from smd_hooks.hooks.runner_access import launch_folder
 from smd_hooks.records import RunState, write_state
+
+from . import preflight
+from .finite_loss_hook import FiniteLossHook
+from .interrupts import as_interrupts, put_off
 
 _LAUNCHERS = {  # what each leaves in the environment, and how to start under it
     "pytorch": ("RANK", "torchrun -m"),

@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from benchmarks import trainings
-from benchmarks.trainings import Training, train
+from benchmarks.engines.local import Training, train
 from smd_hooks.analysis import agreement_table, load_runs
 from smd_hooks.records import PlannedRun, RunState, read_suite, write_state
 from tests.conftest import ROOT

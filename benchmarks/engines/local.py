@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.interrupts import as_interrupts
+from benchmarks.launch.interrupts import as_interrupts
 from smd_hooks.records import PlannedRun, read_state, write_suite
 
 POLL_SECONDS = 1.0

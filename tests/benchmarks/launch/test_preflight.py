@@ -292,7 +292,7 @@ def test_components_of_new_style_configs_are_classes(data: Path) -> None:
 
 
 def test_leaf_datasets_are_found_inside_wrappers() -> None:
-    from benchmarks.preflight import leaf_datasets
+    from benchmarks.launch.preflight import leaf_datasets
 
     leaf: dict[str, Any] = {"type": "A"}
     wrapped = {"type": "Concat", "datasets": [leaf, {"type": "Repeat", "dataset": leaf}]}

@@ -15,10 +15,10 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from benchmarks import run as run_module
 from benchmarks.errors import UsageError
+from benchmarks.launch import command as run_module
+from benchmarks.launch.command import build_runner, describe, other_batch
 from benchmarks.pipelines.demo_data.digits import write_digits
-from benchmarks.run import build_runner, describe, other_batch
 from smd_hooks import load_runs
 from smd_hooks.analysis import agreement_table
 from smd_hooks.records import read_state

@@ -1,0 +1,1 @@
+"""Several trainings: what each is, and where they run."""
