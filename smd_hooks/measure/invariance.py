@@ -89,6 +89,7 @@ class ScaleInvarianceObserver:
         self._calls: dict[nn.Module, ForwardCall] = {}
         self._responses: dict[str, ScaleResponse | str] = {}
         self._warned = False
+        self._asks_children = False
         self._handles: list[Any] = [AroundStep(o, self._before_step) for o in several]
         self._watch_forward(model)
 
@@ -162,13 +163,14 @@ class ScaleInvarianceObserver:
         for name, weight in self._watched[optimizer].items():
             if not is_measurable(weight) or weight.grad is None or weight.grad.is_sparse:
                 continue
-            products = weight.detach().double().mul_(weight.grad)
+            products = weight.detach().double() * weight.grad  # double() copies no float64
             row = tuple(range(1, weight.ndim))
             sums = products.sum(row), torch.linalg.vector_norm(products, dim=row)
             self._rows.setdefault(name, {})[step] = sums
         self._steps_of[optimizer] += 1
         self.steps += 1
-        if not self._calls and self.steps == 1:
+        if not self._calls and not self._asks_children:
+            self._asks_children = True
             for child in self.model.children():
                 self._watch_forward(child)
         slowest = min(self._steps_of.values())
