@@ -47,6 +47,7 @@ class LayerProbes:
         representation: Layers and interval of the representation change; None for none.
         noise: Layers and interval of gradient noise, likewise.
         counts: Steps of the run that is being resumed, by optimizer.
+        memory: What that run remembered, as :meth:`memory` gives it.
 
     Raises:
         RuntimeError: There are several optimizers, or there is no second batch to tell
@@ -60,6 +61,7 @@ class LayerProbes:
         representation: Mapping[str, Any] | None,
         noise: Mapping[str, Any] | None,
         counts: Mapping[str, dict[str, int]],
+        memory: Mapping[str, Any],
     ) -> None:
         self._representation: RepresentationProbe | None = None
         self._noise: GradientNoiseProbe | None = None
@@ -86,6 +88,11 @@ class LayerProbes:
                 batch_size=batch_size_of(runner, "SMDHook: noise"),
                 first_step=first_step,
             )
+            self._noise.remember(memory)
+
+    def memory(self) -> dict[str, Any]:
+        """Return what noise is averaged over, for a checkpoint; to be drained before."""
+        return {} if self._noise is None else self._noise.memory()
 
     @property
     def is_due(self) -> bool:

@@ -18,6 +18,7 @@ from ..measure.joint_groups import JointGroup
 from ..measure.parameters import is_measurable, plain_name
 from ..measure.probe import StepProbe
 from ..measure.samples import WHOLE
+from ..measure.watch_memory import memory_of, remember
 from ..records import RecordWriter
 from ..theory import NoPrediction, UpdateRule, equilibrium_angle
 from .unit import Unit
@@ -38,6 +39,7 @@ class Recorder:
         per_filter: Keep filters, too, where they are scale-invariant.
         counts: By optimizer, the count of steps of the run that is being resumed, as
             :meth:`StepProbe.state_dict` gives it.
+        memory: What that run knew, as :meth:`memory` gives it; None if nothing.
         description: What else ``run.json`` is to say.
     """
 
@@ -49,6 +51,7 @@ class Recorder:
         interval: int,
         per_filter: bool,
         counts: Mapping[str, dict[str, int]],
+        memory: Mapping[str, Any] | None,
         description: Mapping[str, Any],
     ) -> None:
         self._model = model
@@ -71,7 +74,21 @@ class Recorder:
         self._interval = interval
         self._writer = None if folder is None else RecordWriter(folder)
         self._find_units()
+        if memory is not None and remember(self._watch, memory["watch"]):
+            self._take_up(memory["units"])
         self._write_run()
+
+    @property
+    def findings(self) -> Findings | None:
+        """The newest verdicts."""
+        return self._findings
+
+    def memory(self) -> dict[str, Any]:
+        """Return what is known of the weights, for a checkpoint."""
+        units: dict[str, dict[str, Any]] = {name: {} for name in self._probes}
+        for unit in self._units:
+            units[unit.optimizer][unit.name] = unit.memory()
+        return {"watch": memory_of(self._watch), "units": units}
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return each optimizer's count of steps, for a checkpoint."""
@@ -87,8 +104,12 @@ class Recorder:
     def look(self, final: bool = False) -> Findings | None:
         """Take new verdicts, if there are any, and write them."""
         findings = self._watch.poll(final)
-        if findings is None:
-            return None
+        if findings is not None:
+            self._take(findings)
+            self._write_run()
+        return findings
+
+    def _take(self, findings: Findings) -> None:
         self._findings = findings
         by_name = {plain_name(v.parameter): v for v in findings.verdicts}
         for group in findings.groups:
@@ -104,8 +125,15 @@ class Recorder:
         for probe in self._probes.values():
             mine = [unit for unit in self._units if unit.probe is probe]
             probe.measure_filters(unit.name for unit in mine if unit.may_have_filters())
-        self._write_run()
-        return findings
+
+    def _take_up(self, units: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on with the verdicts and rules of the run that is being resumed."""
+        if self._watch.findings is not None:
+            self._take(self._watch.findings)
+        for unit in self._units:
+            known = units.get(unit.optimizer, {}).get(unit.name)
+            if known is not None:
+                unit.remember(known)
 
     def drain_when_due(self) -> bool:
         """Drain if enough samples wait; return whether it was done."""

@@ -92,6 +92,8 @@ class SMDHook(Hook):
         self._recorder: Recorder | None = None
         self._layers: LayerProbes | None = None
         self._counts: dict[str, dict[str, int]] = {}
+        self._memory: dict[str, Any] | None = None
+        self._noise_memory: dict[str, Any] = {}
         self._writes = False
         self._said: Findings | None = None
 
@@ -103,11 +105,13 @@ class SMDHook(Hook):
             raise RuntimeError("SMDHook: is in the config twice, keep one")
         optimizers, model = optimizers_of(runner, "SMDHook"), unwrapped_model(runner)
         if runner.iter == 0:  # load_from takes another run's weights, not its steps
-            self._counts = {}
+            self._counts, self._memory, self._noise_memory = {}, None, {}
         elif not self._counts:  # resumed from a run without this hook
             steps = runner.iter // accumulation_of(runner)
             self._counts = {name: {"attempts": steps, "skipped": 0} for name in optimizers}
-        self._layers = LayerProbes(runner, self.representation, self.noise, self._counts)
+        self._layers = LayerProbes(
+            runner, self.representation, self.noise, self._counts, self._noise_memory
+        )
         self._writes = is_main_process()
         if not self._writes and not any(is_sharded(p) for p in model.parameters()):
             return
@@ -125,8 +129,11 @@ class SMDHook(Hook):
                 self.interval,
                 self.per_filter,
                 self._counts,
+                self._memory,
                 _describe(runner, self),
             )
+        if self._recorder.findings is not None:
+            self._say(runner, self._recorder.findings)
         for warning in caught:
             runner.logger.warning(str(warning.message))
         self._heartbeat(runner)
@@ -167,17 +174,21 @@ class SMDHook(Hook):
             self._heartbeat(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the step counts with the weights, and the records level with both."""
+        """Keep step counts and verdicts with the weights, and the records level with both."""
         if self._recorder is not None:
             if self._layers is not None:
                 self._layers.drain(self._recorder)
+                checkpoint["smd_hooks_noise"] = self._layers.memory()
             self._recorder.flush()
             self._summarize(runner, self._recorder)
             checkpoint["smd_hooks"] = self._recorder.counts()
+            checkpoint["smd_hooks_memory"] = self._recorder.memory()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember the step counts of the run that is being resumed."""
+        """Remember what the run that is being resumed had counted and found."""
         self._counts = dict(checkpoint.get("smd_hooks", {}))
+        self._memory = checkpoint.get("smd_hooks_memory")
+        self._noise_memory = checkpoint.get("smd_hooks_noise", {})
 
     def after_train(self, runner: Runner) -> None:
         """Write what is left and say that the run is finished."""

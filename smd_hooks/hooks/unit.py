@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +29,7 @@ class Unit:
         index: Its index there.
         optimizer: Name of its optimizer.
         first_step: Steps of that optimizer before this launch.
-        rule: Its update rule, or in words why there is none.
+        rule: Its update rule, with its first lr and decay, or in words why there is none.
         verdict: The newest one.
         changes: History of the verdict: from which step on it is scale-invariant, or not.
         window: (Δ/Δ*)² of the last samples.
@@ -93,8 +95,21 @@ class Unit:
             was, now = dict(self.rule.constants), dict(rules[0].constants)
             changed = [f"{k} from {was.get(k)} to {v}" for k, v in now.items() if was.get(k) != v]
             self.rule = f"no prediction: changed during training: {', '.join(changed)}"
-        elif not (isinstance(self.rule, str) and self.rule):
+        elif self.rule == "":  # lr and decay stay those of the first step
             self.rule = rules[0]
+
+    def memory(self) -> dict[str, Any]:
+        """Return what a resumed run cannot find out again."""
+        rule = self.rule.to_json() if isinstance(self.rule, UpdateRule) else self.rule
+        return {"rule": rule, "changes": [list(change) for change in self.changes]}
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`memory` returned; a rule that has changed predicts nothing."""
+        self.changes = [(step, invariant) for step, invariant in memory["changes"]]
+        rule = memory["rule"]
+        with suppress(NoPrediction):  # a later version may know more rules
+            self.rule = rule if isinstance(rule, str) else UpdateRule.from_json(rule)
+        self.read_rule()
 
     def to_json(self) -> dict[str, Any]:
         """Return its entry."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -218,6 +218,16 @@ class GradientNoiseProbe:
             self.batch_size * batches,
         )
         self._samples.append((replace(self._count), torch.stack((signal, noise))))
+
+    def memory(self) -> dict[str, list[tuple[float, float]]]:
+        """Return the drained estimates that ratios are still taken over, for a checkpoint."""
+        return {name: average.estimates for name, average in self._averages.items()}
+
+    def remember(self, memory: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+        """Let a new probe go on from what :meth:`memory` returned."""
+        for name, estimates in memory.items():
+            for signal, noise in estimates:
+                self._averages[name].add(signal, noise)
 
     def drain(self) -> dict[str, np.ndarray]:
         """Bring the waiting samples to the host and forget them.

@@ -111,6 +111,11 @@ class InvarianceWatch:
         """
         return max(self._steps_of.values())
 
+    @property
+    def findings(self) -> Findings | None:
+        """What :meth:`poll` returned last."""
+        return self._last
+
     def _all_steps(self) -> tuple[int, ...]:
         return tuple(self._steps_of.values())
 

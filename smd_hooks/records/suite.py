@@ -26,6 +26,7 @@ from .foreign_files import (
     read_json_object,
     warn_left_out,
 )
+from .lease import held
 from .plain_text import one_line
 from .schema import write_json
 
@@ -59,20 +60,25 @@ class PlannedRun:
 def write_suite(folder: Path, planned: Mapping[str, PlannedRun]) -> None:
     """Write what is planned below a folder, stamped with the present time.
 
-    What else was planned there before stays: a suite may be launched in pieces. A file that
-    cannot be read whole is kept aside, as ``suite.json.broken``; a warning says so.
+    What else was planned there before stays: a suite may be launched in pieces, and by several
+    at once. A file that cannot be read whole is kept aside, as ``suite.json.broken``; a warning
+    says so.
 
     Args:
         folder: The common work dir; it is made.
         planned: By the run's work dir, relative to ``folder``.
+
+    Raises:
+        OSError: The folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
-    runs, left_out = _read(folder)
-    if left_out:
-        _keep_aside(folder / SUITE_FILE, left_out[0])
-    runs |= {name: replace(run, updated=now) for name, run in planned.items()}
-    write_json(folder / SUITE_FILE, {"runs": {name: asdict(run) for name, run in runs.items()}})
+    with held(folder / f".{SUITE_FILE}.lock"):
+        runs, left_out = _read(folder)
+        if left_out:
+            _keep_aside(folder / SUITE_FILE, left_out[0])
+        runs |= {name: replace(run, updated=now) for name, run in planned.items()}
+        write_json(folder / SUITE_FILE, {"runs": {name: asdict(run) for name, run in runs.items()}})
 
 
 def read_suite(folder: Path) -> dict[str, PlannedRun]:

@@ -55,6 +55,11 @@ class NoiseAverage:
         self._estimates.append((signal, noise))
 
     @property
+    def estimates(self) -> list[tuple[float, float]]:
+        """What is remembered, oldest first, as :meth:`add` took it."""
+        return list(self._estimates)
+
+    @property
     def signal_to_noise(self) -> float:
         """φ; NaN while either mean is not positive: there is too little to tell."""
         signal = math.fsum(signal for signal, _ in self._estimates)

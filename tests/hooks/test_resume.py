@@ -89,6 +89,28 @@ def test_a_stopped_and_resumed_run_leaves_identical_rows(
     pd.testing.assert_frame_equal(cut, whole, check_exact=True)
 
 
+def test_noise_is_averaged_over_the_steps_before_the_resume(tmp_path: Path) -> None:
+    hook: dict[str, Any] = {"type": "SMDHook", "noise": {"layers": ["conv"], "interval": 1}}
+    options: dict[str, Any] = {"iterations": 40, "accumulation": 2}
+    tiny_runner(tmp_path / "whole", [hook], **options).train()
+    cut = tiny_runner(tmp_path / "cut", [hook], **options)
+    cut.register_hook(StopAt(19, 0))
+    with pytest.raises(KeyboardInterrupt):
+        cut.train()
+    launch = next((tmp_path / "cut").glob("*_*/smd")).parent
+    launch.rename(launch.with_name("20000101_000000"))
+    resumed = {"resume": True, "load_from": str(tmp_path / "cut" / "stop.pth")}
+    tiny_runner(tmp_path / "cut", [hook], **options, **resumed).train()
+    (whole,), (stitched,) = load_runs(tmp_path / "whole"), load_runs(tmp_path / "cut")
+    assert set(whole.layers["step"]) == set(range(20))
+    key = ["quantity", "step"]
+    pd.testing.assert_frame_equal(
+        stitched.layers.sort_values(key, ignore_index=True),
+        whole.layers.sort_values(key, ignore_index=True),
+        check_exact=True,
+    )
+
+
 def test_control_a_resume_that_loses_its_momentum_leaves_other_rows(tmp_path: Path) -> None:
     tiny_runner(tmp_path / "whole", hooks(1), iterations=STEPS).train()
     tiny_runner(tmp_path / "cut", hooks(1), iterations=20).train()

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from smd_hooks.records import PlannedRun, read_suite, write_suite
+from smd_hooks.records import PlannedRun, read_suite, suite, write_suite
 
 
 def test_what_is_planned_is_read_back_and_stays_when_more_is(tmp_path: Path) -> None:
@@ -17,6 +21,35 @@ def test_what_is_planned_is_read_back_and_stays_when_more_is(tmp_path: Path) -> 
     assert (planned["a"].failed, planned["b"].failed) == ("", "no disk")
     assert planned["b"].updated > planned["a"].updated > 1e9
     assert read_suite(tmp_path) == {}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_several_that_write_at_once_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """Control: without waiting for each other they do."""
+    read: Callable = suite._read
+
+    def slowly(folder: Path) -> object:
+        found = read(folder)
+        time.sleep(0.02)
+        return found
+
+    monkeypatch.setattr(suite, "_read", slowly)
+    if not alone:
+        monkeypatch.setattr(suite, "held", lambda path: nullcontext())
+    children = []
+    for writer in range(4):
+        children.append(os.fork())
+        if not children[-1]:
+            for entry in range(5):
+                write_suite(tmp_path, {f"{writer}-{entry}": PlannedRun("c.py")})
+            os._exit(0)
+    for child in children:
+        os.waitpid(child, 0)
+    monkeypatch.undo()
+    assert (len(read_suite(tmp_path)) == 20) is alone
+    assert [path.name for path in tmp_path.iterdir()] == ["suite.json"]
 
 
 @pytest.mark.parametrize(

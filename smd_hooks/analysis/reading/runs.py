@@ -82,7 +82,7 @@ def _add_launch(run: Run, folder: Path) -> None:
     if exists(logged) and not logged.is_dir():
         warn_left_out(logged, "not a folder")
     _take_config(run, logged / "config.py", dumped=True)
-    _take_scalars(run, launch, _scalars(logged / "scalars.json"))
+    _take_scalars(run, launch, logged / "scalars.json")
     state = read_state(folder)
     if state or logged.is_dir():  # one that went on without our hook says nothing of itself
         run.state = state
@@ -105,11 +105,11 @@ def _take_config(run: Run, path: Path, dumped: bool) -> None:
         run.config, run.config_file = config.values, path
 
 
-def _scalars(path: Path) -> Scalars:
+def _scalars(path: Path, before: int) -> Scalars:
     if not exists(path):
         return Scalars()
     try:
-        scalars = read_scalars(path)
+        scalars = read_scalars(path, before)
     except Unreadable as reason:
         warn_left_out(path, reason)
         return Scalars()
@@ -124,14 +124,16 @@ def _scalars(path: Path) -> Scalars:
     return scalars
 
 
-def _take_scalars(run: Run, launch: Launch, new: Scalars) -> None:
+def _take_scalars(run: Run, launch: Launch, path: Path) -> None:
     """Continue what was logged by the next launch's, or begin anew if it did."""
+    recorded, resumed = launch.run.get("first_iteration"), run.config.get("resume")
+    before = run.scalars.logged_until(recorded) if resumed and recorded is not None else 0
+    new = _scalars(path, before)
     if not (new.iteration or new.series):
         return
-    if not run.config.get("resume"):
+    if not resumed:
         run.scalars = new
         return
-    recorded = launch.run.get("first_iteration")
     logged = [series.points[0][0] - 1 for series in new.series.values()]
     start = int(recorded) if recorded is not None else min(logged, default=new.iteration)
     run.scalars = run.scalars.continued_by(new, start)

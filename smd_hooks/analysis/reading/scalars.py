@@ -100,14 +100,23 @@ class Scalars:
         rows = [(i, name, value) for name, s in self.series.items() for i, value in s.points]
         return pd.DataFrame(rows, columns=["iteration", "metric", "value"])
 
+    def logged_until(self, iteration: int) -> int:
+        """Return the last training iteration up to this one whose loss was logged; 0 if none."""
+        losses = self.series[LOSS].points if LOSS in self.series else []
+        return max((i for i, _ in losses if i <= iteration), default=0)
+
     def continued_by(self, newer: Scalars, start: int) -> Scalars:
-        """Return both as one: what lies after ``start``, an iteration, is superseded."""
+        """Return both as one: what lies after ``start``, an iteration, is superseded.
+
+        So is what the newer one has again: a validation whose end no checkpoint had.
+        """
         names = {**self.series, **newer.series}
         joined = {}
         for name in names:
             old = self.series[name].points if name in self.series else []
             new = newer.series[name].points if name in newer.series else []
-            joined[name] = Series([p for p in old if p[0] <= start] + new)
+            again = new[0][0] if new else start + 1
+            joined[name] = Series([p for p in old if p[0] <= start and p[0] < again] + new)
         return Scalars(
             {name: series for name, series in joined.items() if series.points},
             newer.iteration or self.iteration,
@@ -115,8 +124,12 @@ class Scalars:
         )
 
 
-def read_scalars(path: Path) -> Scalars:
+def read_scalars(path: Path, before: int = 0) -> Scalars:
     """Read a scalars file; a line that was cut off by a kill is counted, not fatal.
+
+    Args:
+        path: The file.
+        before: The last training iteration that an earlier launch of the run has logged.
 
     Raises:
         Unreadable: It is no regular file, too large, or cannot be read.
@@ -129,7 +142,7 @@ def read_scalars(path: Path) -> Scalars:
                 entry = json.loads(line)
             except (ValueError, RecursionError):
                 entry = None
-            if isinstance(entry, dict) and _take(scalars, entry):
+            if isinstance(entry, dict) and _take(scalars, entry, before):
                 scalars.lines += 1
             else:
                 scalars.broken_lines += 1
@@ -145,7 +158,7 @@ def _lines(path: Path) -> Iterator[str]:
                 yield line
 
 
-def _take(scalars: Scalars, entry: dict[str, Any]) -> bool:
+def _take(scalars: Scalars, entry: dict[str, Any], before: int) -> bool:
     """Take a line; False if it is none of MMEngine's."""
     step = count_in(entry.get("step"))
     if step is None:
@@ -155,7 +168,9 @@ def _take(scalars: Scalars, entry: dict[str, Any]) -> bool:
         _add(scalars, LOSS, step, entry.get(LOSS))
         return True
     scalars.validated_at = max(scalars.validated_at, step)
-    done = max(step, scalars.iteration)  # of a validation after an epoch, step is the epoch
+    done = max(
+        step, scalars.iteration or before
+    )  # of a validation after an epoch, step is the epoch
     for name, value in entry.items():
         if name not in _NO_METRICS:
             _add(scalars, "val/loss" if name in _VALIDATION_LOSS else name, done, value)

@@ -87,7 +87,9 @@ def one_history(
             if place < 0:
                 continue
             if isinstance(row.get("changes"), list):
-                before = [c for c in changes.get(place, []) if c[0] < start]
+                # a launch that goes on from another's verdicts has their history itself
+                since = min([start, *(change[0] for change in row["changes"])])
+                before = [c for c in changes.get(place, []) if c[0] < since]
                 changes[place] = before + row["changes"]
             if place in contributes and isinstance(entries[place].get("rule"), dict):
                 changed = _what_changed(row, entries[place])
