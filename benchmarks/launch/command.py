@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,20 @@ from smd_hooks.hooks.runner_access import launch_folder
 from smd_hooks.records import RunState, write_state
 
 from . import preflight
+from .checkpoint_files import has_checkpoint
+from .claim import Claim, claimed
+from .claim_hook import ClaimHook
 from .finite_loss_hook import FiniteLossHook
-from .interrupts import as_interrupts, put_off
+from .interrupts import REQUEUE, ToldToEnd, noticed, put_off
+from .runner import SuiteRunner
 
 _LAUNCHERS = {  # what each leaves in the environment, and how to start under it
     "pytorch": ("RANK", "torchrun -m"),
     "slurm": ("SLURM_PROCID", "srun python -m"),
     "mpi": ("OMPI_COMM_WORLD_LOCAL_RANK", "mpirun python -m"),
 }
+_RANKS = {"pytorch": "RANK", "slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def add_parser(commands: Any) -> None:
@@ -71,27 +78,48 @@ class Overrides(DictAction):
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; return 0 if the run finished, 1 if it failed, 130 on Ctrl-C."""
+    """Train one config.
+
+    Returns:
+        0 if the run finished, 1 if it failed, 75 if it was told to end and can go on with
+        ``--resume``, 130 on Ctrl-C.
+    """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     if find_spec("mmcv") is not None:  # before a config imports mmdet; classification needs neither
         mmcv_ops.install()
     cfg = load_config(args)
     preflight.check(cfg)
+    first = is_first_process(args.launcher, os.environ)
+    with claimed(Path(cfg.work_dir)) if first else nullcontext() as claim:
+        return _run(cfg, claim)
+
+
+def is_first_process(launcher: str, environment: Mapping[str, str]) -> bool:
+    """Whether this is the only process or the first of several, before they have met."""
+    variable = _RANKS.get(launcher, "")
+    return environment.get(variable, "0") == "0"
+
+
+def _run(cfg: Config, claim: Claim | None) -> int:
     runner = build_runner(cfg)
     runner.register_hook(FiniteLossHook())
+    if claim is not None:
+        runner.register_hook(ClaimHook(claim))
     if is_main_process() and (line := other_batch(cfg, get_world_size())):
         print(f"warning: {line}", file=sys.stderr)
     try:
-        with as_interrupts():
+        with noticed() as runner.notice:
             runner.train()
     except KeyboardInterrupt:
         _fail(runner, "interrupted")
         return 130
+    except ToldToEnd as told:
+        _fail(runner, str(told), "the run stopped")
+        return REQUEUE if told.resumable else 130
     except Exception as error:
         _fail(runner, describe(error))
-    else:
-        return 0
-    return 1
+        return 1
+    return 0
 
 
 def other_batch(cfg: Config, processes: int) -> str:
@@ -147,13 +175,13 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.auto_scale_lr.enable = True
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
-    if args.resume:
+    if args.resume and not (cfg.get("load_from") and not has_checkpoint(Path(cfg.work_dir))):
         cfg.resume = True
-        cfg.load_from = None
+        cfg.load_from = None  # its weights are in the checkpoint, trained on
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config) -> SuiteRunner:
     """Build the Runner, its loops with their data sets, and the optimizer.
 
     Raises:
@@ -164,7 +192,7 @@ def build_runner(cfg: Config) -> Runner:
     new = [folder for folder in (work_dir, *work_dir.parents) if not folder.exists()]
     there = set(work_dir.iterdir()) if work_dir.is_dir() else set()
     try:
-        runner = Runner.from_cfg(cfg)
+        runner: SuiteRunner = SuiteRunner.from_cfg(cfg)
         _ = runner.train_loop, cfg.get("val_cfg") is not None and runner.val_loop
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         return runner
@@ -173,6 +201,9 @@ def build_runner(cfg: Config) -> Runner:
             _remove_traces(work_dir, there, new)
         if isinstance(error, UsageError):
             raise
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            why = f"{error.strerror}; make room or choose another"
+            raise UsageError(f"work dir {cfg.work_dir} cannot be written to: {why}") from error
         raise UsageError(f"the config cannot be built: {describe(error)}") from error
 
 
@@ -201,12 +232,12 @@ def describe(error: BaseException) -> str:
     return line
 
 
-def _fail(runner: Runner, line: str) -> None:
+def _fail(runner: Runner, line: str, what: str = "error: the run failed") -> None:
     """Say why on every rank; the first leaves records readable, state and traceback on disk."""
     rank = f" on rank {get_rank()}" if get_world_size() > 1 else ""
     folder = launch_folder(runner)
     print(
-        f"error: the run failed{rank} at iteration {runner.iter}: {line} (log: {folder})",
+        f"{what}{rank} at iteration {runner.iter}: {line} (log: {folder})",
         file=sys.stderr,
         flush=True,
     )

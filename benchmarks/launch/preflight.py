@@ -59,13 +59,10 @@ def _check_work_dir(cfg: Config) -> None:
 
 def _check_checkpoint(cfg: Config) -> None:
     path = cfg.get("load_from")
-    pointer = Path(cfg.work_dir) / "last_checkpoint"
-    if cfg.get("resume") and not path and pointer.is_file():
-        path = pointer.read_text().strip()
-    if not path or "://" in path:
+    if not path or "://" in path:  # what --resume finds in the work dir, the Runner looks at
         return
     if not Path(path).is_file():
-        raise UsageError(f"checkpoint {path} does not exist; set load_from, or mend {pointer}")
+        raise UsageError(f"checkpoint {path} does not exist; set load_from")
     # what torch.save has written since 1.6 is a zip; a cut-off one is none
     if not zipfile.is_zipfile(path):
         raise UsageError(f"checkpoint {path} is cut off or no checkpoint; resume from another")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import logging
 import os
 import subprocess
@@ -17,7 +19,16 @@ from mmengine.runner import Runner
 
 from benchmarks.errors import UsageError
 from benchmarks.launch import command as run_module
-from benchmarks.launch.command import build_runner, describe, other_batch
+from benchmarks.launch.command import (
+    add_parser,
+    build_runner,
+    describe,
+    is_first_process,
+    load_config,
+    other_batch,
+)
+from benchmarks.launch.interrupts import REQUEUE
+from benchmarks.launch.runner import SuiteRunner
 from benchmarks.pipelines.demo_data.digits import write_digits
 from smd_hooks import load_runs
 from smd_hooks.analysis import agreement_table
@@ -195,10 +206,30 @@ def test_one_that_is_told_to_end_says_so(tmp_path: Path, digits: Path) -> None:
     while not list(tmp_path.glob("a/*/smd/state.json")) and time.monotonic() < until:
         time.sleep(0.2)
     started.terminate()
-    assert "the run failed at iteration" in started.communicate(timeout=60)[1].splitlines()[-1]
-    assert started.returncode == 130
+    line = started.communicate(timeout=60)[1].splitlines()[-1]
+    assert "the run stopped at iteration" in line
+    assert started.returncode == REQUEUE
     (ended,) = load_runs(tmp_path / "a")
-    assert (ended.status, ended.failure) == ("failed", "interrupted")
+    assert ended.status == "failed"
+    assert ended.failure == "told to end (SIGTERM); goes on with --resume"
+    assert ended.iterations > 0
+    assert (tmp_path / "a" / "last_checkpoint").read_text().endswith("/interrupted.pth")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "environment", "first"),
+    [
+        ("none", {"RANK": "3", "SLURM_PROCID": "2"}, True),  # each trains by itself
+        ("pytorch", {"RANK": "0"}, True),
+        ("pytorch", {"RANK": "3", "SLURM_PROCID": "0"}, False),
+        ("slurm", {"SLURM_PROCID": "2"}, False),
+        ("mpi", {"OMPI_COMM_WORLD_RANK": "1"}, False),
+    ],
+)
+def test_the_first_of_several_processes(
+    launcher: str, environment: dict[str, str], first: bool
+) -> None:
+    assert is_first_process(launcher, environment) is first
 
 
 def test_errors_become_one_line() -> None:
@@ -207,3 +238,29 @@ def test_errors_become_one_line() -> None:
     assert describe(ValueError()) == "ValueError"
     worker = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Trace\nRuntimeError: b"
     assert describe(RuntimeError(worker)) == "b"
+
+
+def test_resume_begins_with_the_weights_of_load_from_until_there_is_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    words = ["run", str(ROOT / DIGITS), "--resume", "--work-dir", str(tmp_path)]
+    words += ["--cfg-options", "load_from=pretrained.pth"]
+    begun = load_config(parser.parse_args(words))
+    assert (begun.resume, begun.load_from) == (False, "pretrained.pth")
+    (tmp_path / "iter_10.pth").touch()
+    gone_on = load_config(parser.parse_args(words))
+    assert (gone_on.resume, gone_on.load_from) == (True, None)
+
+
+def test_a_full_disk_is_said_of_the_work_dir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(cfg: Config) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(SuiteRunner, "from_cfg", full)
+    with pytest.raises(UsageError, match=r"work dir .* cannot be written to: No space left"):
+        build_runner(Config({"work_dir": str(tmp_path / "a")}))
+    assert not (tmp_path / "a").exists()

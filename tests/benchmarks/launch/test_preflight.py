@@ -280,7 +280,7 @@ def test_resuming_from_a_broken_checkpoint(
     Path("w/last_checkpoint").write_text("w/iter_5.pth")
     options = with_digits(data)
     line = refused(capsys, DIGITS, "--resume", "--work-dir", "w", "--cfg-options", *options)
-    assert "checkpoint w/iter_5.pth is cut off or no checkpoint" in line
+    assert "iter_5.pth is cut off or damaged, and no other checkpoint there is whole" in line
 
 
 def test_components_of_new_style_configs_are_classes(data: Path) -> None:
