@@ -1,175 +1,197 @@
-"""Several ``python -m benchmarks run`` beside each other, with a bar for each."""
+"""Several ``python -m benchmarks run`` beside each other on this machine."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from benchmarks.launch.claim import HELD, is_claimed
 from benchmarks.launch.interrupts import as_interrupts
-from smd_hooks.records import PlannedRun, read_state, write_suite
+from smd_hooks.records.lease import Lease
 
-POLL_SECONDS = 1.0
+from .launched import Launched, wait_for_an_end
+from .progress import Display, Look
+from .retries import UNUSABLE, Ending, pause_before_next
+from .training import Training, write_plan
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at how far trainings are; that one has ended is seen at once."""
 PATIENCE = 30.0
 """Seconds in which a training that was told to end may do so by itself."""
-MOST_BARS = 8
-"""Trainings up to which each has its bar all the time; of more, those that run."""
-
-
-@dataclass
-class Training:
-    """One ``python -m benchmarks run``, its console in a file, its progress in its records.
-
-    Attributes:
-        name: What its bar is called.
-        config: Path of its config.
-        work_dir: Where it goes.
-        options: Further arguments of ``run``.
-        planned: What a suite says of it, but for its config.
-        processes: How many train it together, under torchrun if more than one; each has a GPU.
-    """
-
-    name: str
-    config: str
-    work_dir: Path
-    options: Sequence[str] = ()
-    planned: PlannedRun = field(default_factory=lambda: PlannedRun(""))
-    processes: int = 1
-    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    _launched_at: float = field(default=0.0, repr=False)
-
-    @property
-    def console_file(self) -> Path:
-        """What it printed."""
-        return self.work_dir / "console.log"
-
-    @property
-    def command(self) -> list[str]:
-        """What is launched."""
-        own = ["benchmarks", "run", self.config, "--work-dir", str(self.work_dir), *self.options]
-        if self.processes == 1:
-            return [sys.executable, "-m", *own]
-        torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={self.processes}"]
-        own[2:2] = ["--launcher", "pytorch"]  # before --cfg-options, which takes all that follows
-        return [sys.executable, "-m", *torchrun, "-m", *own]
-
-    def start(self, gpus: Sequence[str] = ()) -> None:
-        """Launch it; does not wait.
-
-        Args:
-            gpus: Those that it may use, as ``CUDA_VISIBLE_DEVICES`` calls them; none for all.
-        """
-        self.work_dir.mkdir(parents=True, exist_ok=True)
-        self._launched_at = time.time()
-        visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-        with open(self.console_file, "wb") as console:
-            self._process = subprocess.Popen(
-                self.command,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                # one thread each: two spinning threads per process cost more than they bring
-                env={**os.environ, "OMP_NUM_THREADS": "1", **visible},
-                # a Ctrl-C reaches it once, by us; and with it end all that it has started
-                start_new_session=True,
-            )
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit code; None as long as it has none."""
-        return self._process.poll() if self._process else None
-
-    def terminate(self) -> None:
-        """Tell it to end, if it runs."""
-        if self._process and self._process.poll() is None:
-            self._process.terminate()
-
-    def kill(self, after: float) -> None:
-        """Wait until it has ended, so many seconds; then end it, and what it has started."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        try:
-            self._process.wait(after)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-    def progress(self) -> tuple[int, int | None]:
-        """Iterations done and planned, from the newest launch's state."""
-        for folder in sorted(self.work_dir.glob("*_*/"), reverse=True):
-            state = read_state(folder)
-            if state is not None and state.updated >= self._launched_at:
-                return state.iteration, state.max_iterations
-        return 0, None
-
-    def last_words(self) -> str:
-        """The last line of its console, or the first error it names; and where the rest is."""
-        lines = self.console_file.read_text(errors="replace").strip().splitlines()
-        errors = [line for line in lines if line.startswith("error: ")]  # torchrun talks on
-        told = [*errors[:1], *lines[-1:], "no output"]
-        return f"{told[0]} (see {self.console_file})"
 
 
 def train(
-    trainings: Sequence[Training], jobs: int | None = None, gpus: Sequence[str] = ()
+    trainings: Sequence[Training],
+    jobs: int | None = None,
+    gpus: Sequence[str] = (),
+    retries: int = 0,
 ) -> list[Training]:
     """Run all, so many at a time, the first ones first; one that fails ends no other.
 
-    Whatever ends this early (Ctrl-C, SIGTERM, an error) ends them, too. What is planned, and
-    what failed, goes to ``suite.json`` beside the work dirs: ``smd-hooks table`` shows runs that
-    left nothing else behind.
+    What breaks off is tried again after a pause, and the others go on meanwhile. What another
+    launch or sweep has is left alone; :attr:`Training.elsewhere` says so. Whatever ends this early
+    (Ctrl-C, SIGTERM, an error) ends them, too. What is planned, and what failed, goes to
+    ``suite.json`` beside the work dirs: ``smd-hooks table`` shows runs that left nothing else.
 
     Args:
         trainings: What is run.
         jobs: How many at a time; default: as many as there are GPUs for, or cores.
         gpus: What they share, as ``CUDA_VISIBLE_DEVICES`` calls them; none for what each finds.
+        retries: How often one may break off and be tried again.
 
     Returns:
         Those that failed.
     """
     write_plan(trainings)
-    with as_interrupts():
+    queue = [Queued(training) for training in trainings]
+    slots = jobs or len(gpus) or os.cpu_count() or 1
+    with as_interrupts(), Display(trainings, slots) as display:
         try:
-            _train(list(trainings), jobs, gpus)
+            _run(queue, jobs, gpus, retries, display)
         finally:
             try:
-                _stop(trainings)
+                _stop([one.launch for one in queue if one.launch])
             finally:
-                failed = [training for training in trainings if training.returncode]
+                for one in queue:
+                    one.give_up()
+                failed = [training for training in trainings if training.failed]
                 write_plan(failed)
     return failed
 
 
-def _stop(trainings: Sequence[Training]) -> None:
-    """End what runs: asked to, then, or at the next Ctrl-C, by force."""
-    until = time.monotonic() + PATIENCE
-    try:
-        for training in trainings:
-            training.terminate()
-        for training in trainings:
-            training.kill(after=max(0.0, until - time.monotonic()))
-    finally:
-        for training in trainings:
-            training.kill(after=0.0)
+@dataclass
+class Queued:
+    """A training and its launches so far.
+
+    Attributes:
+        training: The training.
+        lease: By which other sweeps know that this one has it in hand.
+        launch: What runs; None while it waits, and when it is over.
+        not_before: When its next launch may begin, by the monotonic clock.
+        endings: How its launches ended.
+        over: Whether there is none to come.
+    """
+
+    training: Training
+    lease: Lease = field(init=False)
+    launch: Launched | None = None
+    not_before: float = 0.0
+    endings: list[Ending] = field(default_factory=list)
+    over: bool = False
+    _seen: Look = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lease = Lease(self.training.sweep_file)
+        self._seen = Look(self.training.name, "waits", length=self.training.length)
+
+    def look(self) -> Look:
+        """Look at how it stands."""
+        if self.launch:
+            self._seen = self.launch.look()
+            return self._seen
+        if self.over:
+            return replace(self._seen, standing="over", word="elsewhere" * self.training.elsewhere)
+        return replace(self._seen, standing="waits", word="waits to go on" if self.endings else "")
+
+    def start(self, gpus: Sequence[str]) -> None:
+        """Launch it, unless another launch or sweep has it or has had it since it was planned."""
+        try:
+            if not self._hold():
+                return
+            self.launch = Launched(self.training, gpus)
+        except OSError as error:
+            words = f"{self.training.work_dir} cannot be written to: {error.strerror or error}"
+            self._be_over(failed=words)
+
+    def _hold(self) -> bool:
+        if not self.lease.is_held:
+            self.training.work_dir.mkdir(parents=True, exist_ok=True)
+            if not self.lease.take():
+                # of one on another machine it takes a while to know whether it lives
+                if self.lease.is_anothers:
+                    self._be_over(elsewhere=True)
+                return False
+        known = self.training.known
+        moved_on = known is not None and self.training.newest_launch > known
+        if moved_on or is_claimed(self.training.work_dir):
+            self._be_over(elsewhere=True)
+        return not self.over
+
+    def end(self, retries: int) -> str:
+        """Note that its launch has ended; say in a line how it goes on, "" if it does not."""
+        assert self.launch is not None
+        ending, words = self.launch.ending(), self.training.last_words()
+        self.look()
+        self.launch = None
+        if ending.code == UNUSABLE and HELD in words:
+            self._be_over(elsewhere=True)
+            return ""
+        self.endings.append(ending)
+        pause = pause_before_next(self.endings, retries)
+        if pause is None:
+            self._be_over(failed=words if ending.code else "")
+            return ""
+        self.training.resume()
+        self.training.known = self.training.newest_launch
+        self.not_before = time.monotonic() + pause
+        return f"{self.training.name} goes on in {pause:.0f} s: {words}"
+
+    def give_up(self) -> None:
+        """Note that there is no launch to come, whatever was to be."""
+        if self.launch or (self.endings and not self.over):
+            code = self.launch.returncode if self.launch else self.endings[-1].code
+            self._be_over(failed=self.training.last_words() if code else "")
+        self.launch = None
+        self.lease.release()
+
+    def _be_over(self, failed: str = "", elsewhere: bool = False) -> None:
+        self.over, self.training.failed, self.training.elsewhere = True, failed, elsewhere
+        self.lease.release()
 
 
-def write_plan(trainings: Sequence[Training]) -> None:
-    """Write into the folder that holds the work dirs what is planned, and what has failed."""
-    suites: dict[Path, dict[str, PlannedRun]] = defaultdict(dict)
-    for training in trainings:
-        failed = training.last_words() if training.returncode else ""
-        place = training.work_dir
-        entry = replace(training.planned, config=training.config, failed=failed)
-        suites[place.parent][place.name] = entry
-    for folder, planned in suites.items():
-        write_suite(folder, planned)
+def _run(
+    queue: Sequence[Queued],
+    jobs: int | None,
+    gpus: Sequence[str],
+    retries: int,
+    display: Display,
+) -> None:
+    next_look = time.monotonic() + LOOK_EVERY
+    failed: list[Training] = []
+    while True:
+        _start(queue, jobs, gpus)
+        if all(one.over for one in queue):
+            display.show([one.look() for one in queue])
+            return
+        running = [one for one in queue if one.launch]
+        wait_for_an_end([one.launch for one in running if one.launch], LOOK_EVERY)
+        for one in running:
+            if one.launch and one.launch.returncode is not None:
+                if line := one.end(retries):
+                    display.say(line)
+                if one.training.failed:
+                    failed.append(one.training)
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + LOOK_EVERY
+            display.show([one.look() for one in queue])
+            write_plan(failed)
+            failed.clear()
+
+
+def _start(queue: Sequence[Queued], jobs: int | None, gpus: Sequence[str]) -> None:
+    """Launch what may be launched; the first that has to wait for GPUs has all others wait."""
+    taken = {one.training.name: one.launch.gpus for one in queue if one.launch}
+    for one in queue:
+        if one.launch or one.over or one.not_before > time.monotonic():
+            continue
+        places = _places(one.training, taken, jobs, gpus)
+        if places is None:
+            return
+        one.start(places)
+        if one.launch:
+            taken[one.training.name] = places
 
 
 def _places(
@@ -189,33 +211,14 @@ def _places(
     return chosen if len(running) < (jobs or os.cpu_count() or 1) else None
 
 
-def _train(waiting: list[Training], jobs: int | None, gpus: Sequence[str]) -> None:
-    running: list[Training] = []
-    taken: dict[str, list[str]] = {}
-    columns = (
-        TextColumn("{task.description:>24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    few = len(waiting) <= MOST_BARS
-    with Progress(*columns) as bars:
-        runs = bars.add_task("runs", total=len(waiting), visible=not few)
-        tasks = {t.name: bars.add_task(t.name, total=None, visible=few) for t in waiting}
-        while waiting or running:
-            while waiting and (places := _places(waiting[0], taken, jobs, gpus)) is not None:
-                running.append(waiting.pop(0))
-                running[-1].start(places)
-                taken[running[-1].name] = places
-                bars.update(tasks[running[-1].name], visible=True)
-            time.sleep(POLL_SECONDS)
-            for training in running:
-                done, planned = training.progress()
-                bars.update(tasks[training.name], completed=done, total=planned)
-            ended = [t for t in running if t.returncode is not None]
-            write_plan([t for t in ended if t.returncode])
-            for training in ended:
-                running.remove(training)
-                del taken[training.name]
-                bars.advance(runs)
-                bars.update(tasks[training.name], visible=few)
+def _stop(launches: Sequence[Launched]) -> None:
+    """End what runs: asked to, then, or at the next Ctrl-C, by force."""
+    until = time.monotonic() + PATIENCE
+    try:
+        for launch in launches:
+            launch.terminate()
+        for launch in launches:
+            launch.kill(after=max(0.0, until - time.monotonic()))
+    finally:
+        for launch in launches:
+            launch.kill(after=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.speed import input, measure, optim, table
+from benchmarks.speed import input, measure, optim, sweep, table
 
 
 def add_parser(commands: Any) -> None:
@@ -14,4 +14,5 @@ def add_parser(commands: Any) -> None:
     input.add_parser(timings)
     measure.add_parser(timings)
     optim.add_parser(timings)
+    sweep.add_parser(timings)
     table.add_parser(timings)

@@ -1,8 +1,8 @@
 """The command: what there is to do, done, and told.
 
 Runs that finished are not run again and those that broke off go on, as their own records
-say; a run whose config has changed since is refused. Tuned experiments are first tuned,
-then run on their seeds.
+say; a run whose config has changed since is refused. Runs that another sweep trains are waited
+for. Tuned experiments are first tuned, then run on their seeds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import os
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,18 @@ import torch
 from rich.console import Console
 
 from benchmarks.demo import DATA
-from benchmarks.engines.local import train, write_plan
+from benchmarks.engines import slurm
+from benchmarks.engines.elsewhere import wait_for_one
+from benchmarks.engines.local import train
+from benchmarks.engines.training import Training, is_taken, write_plan
 from benchmarks.errors import UsageError
 from benchmarks.launch import preflight
 from benchmarks.pipelines import mmcv_ops
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
 from smd_hooks.analysis import Run
-from smd_hooks.records.state import DEAD_AFTER
 
+from .arguments import add_arguments, command_line
 from .plan import SweepRun
 from .results import Outcome
 from .standing import Standing, diverged, runs_below, standing_of
@@ -41,36 +44,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "sweep", help="run a suite: every experiment, role, option and seed", description=__doc__
     )
-    parser.add_argument("suite", type=Path, help="a file of suites/")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be run")
-    parser.add_argument(
-        "--replica",
-        nargs="*",
-        type=Path,
-        metavar="DIR",
-        help="time-scaled: on data sets in ImageNet's or COCO's layout; without one, small "
-        "networks on the demo's digits",
-    )
-    parser.add_argument("--only", nargs="+", default=[], metavar="EXPERIMENT")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="default: the suite's")
-    parser.add_argument("--work-dir", type=Path, help="default: work_dirs/<suite>[-replica…]")
-    parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="a.b=c in every config"
-    )
-    parser.add_argument(
-        "--jobs",
-        type=_at_least_one,
-        help="trainings at a time; default: as many as there are GPUs for, else one per core",
-    )
-    parser.add_argument("--no-train", action="store_true", help="tell of what is there")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="write tables and README here")
+    add_arguments(parser)
     parser.set_defaults(run=run)
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of trainings")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,28 +57,30 @@ def run(args: argparse.Namespace) -> int:
     seeds = list(dict.fromkeys(args.seeds))
     studies, not_run = studies_of(suite, args.only, seeds, args.replica, args.cfg_options)
     root = _root(suite.name, args.replica, args.work_dir)
+    if args.slurm and args.engine != "slurm":
+        raise UsageError("--slurm has options of sbatch: add --engine slurm")
     gpus = _visible_gpus()
     there = runs_below(root)
     wanted = _wanted(studies, there)
-    standings = {one.name: standing_of(one, there.get(one.name)) for one in wanted}
+    standings = _standings(wanted, there, root)
     if args.dry_run:
         for study in studies:
             console.out(*_describe(study, there, standings), sep="\n", highlight=False)
         for name, reason in not_run.items():
             console.out(f"{name}: not run, {reason}", highlight=False)
         return 0
-    if not args.no_train:
+    if not args.no_train and args.engine == "local":
         _check_gpus([one for one in wanted if standings[one.name].is_to_train], len(gpus))
     if args.results:
         _make_folder(args.results)
-    trained = [] if args.no_train else _train(studies, root, args, gpus, console)
-    command = shlex.join(["python", "-m", "benchmarks", "sweep", *_command_line(args)])
+    trained = [] if args.no_train else _train(studies, there, root, args, gpus, console)
+    command = shlex.join(["python", "-m", "benchmarks", "sweep", *command_line(args)])
     outcome = Outcome(suite, studies, not_run, root)
     outcome.show(console)
     if args.results:
         outcome.write(args.results, command, time.monotonic() - started, len(trained))
         console.print(f"wrote tables and README.md to {args.results}")
-    failed = _failed(studies, runs_below(root), args.no_train)
+    failed = _failed(studies, outcome.there, args.no_train)
     for line in failed:
         console.print(line, style="red", highlight=False, markup=False)
     return 1 if failed else 0
@@ -146,37 +123,81 @@ def _wanted(studies: Iterable[Study], there: Mapping[str, Run]) -> list[SweepRun
     return [one for study in studies for one in study.runs(there)]
 
 
+def _standings(
+    wanted: Iterable[SweepRun], there: Mapping[str, Run], root: Path
+) -> dict[str, Standing]:
+    """How all stand, by name."""
+    return {
+        one.name: standing_of(one, there.get(one.name), is_taken(root / one.name)) for one in wanted
+    }
+
+
 def _train(
     studies: Sequence[Study],
+    there: Mapping[str, Run],
     root: Path,
     args: argparse.Namespace,
     gpus: Sequence[str],
     console: Console,
 ) -> list[str]:
-    """Train what is left, longest first; again as long as tuning brings new runs."""
+    """Train what is left, longest first; again as long as tuning, or others, bring new runs."""
     tried: list[str] = []
+    begun: list[Training] = []
     while True:
-        there = runs_below(root)
         wanted = _wanted(studies, there)
-        standings = {one.name: standing_of(one, there.get(one.name)) for one in wanted}
-        resumed = {name for name, standing in standings.items() if standing is not Standing.NEW}
-        trainings = {
-            one.name: one.training(root, args.cfg_options, one.name in resumed) for one in wanted
-        }
-        alive = {name for name, standing in standings.items() if standing is Standing.RUNNING}
-        write_plan([one for name, one in trainings.items() if name not in alive])
+        standings = _standings(wanted, there, root)
         left = [r for r in wanted if standings[r.name].is_to_train and r.name not in tried]
-        if not left:
-            return tried
-        if args.replica == []:
-            _write_demo_data(left)
-        _check_first(left, root)
-        for one in left:
-            one.write_config(root)
+        alive = [r for r in wanted if standings[r.name] is Standing.RUNNING]
         left.sort(key=lambda one: one.steps, reverse=True)
-        console.print(f"{len(left)} runs to train, {len(wanted) - len(left)} there: {root}")
-        train([trainings[one.name] for one in left], args.jobs, gpus)
-        tried += [one.name for one in left]
+        _prepare(left, root, args)
+        trainings = {
+            one.name: one.training(
+                root, args.cfg_options, resume=standings[one.name] is not Standing.NEW
+            )
+            for one in wanted
+        }
+        told = {*tried, *(one.name for one in alive)}  # others, or the engine, say more of these
+        _plan(root, [trainings[one.name] for one in wanted if one.name not in told])
+        if left or (alive and args.engine == "slurm" and not begun):
+            console.print(f"{len(left)} runs to train, {len(wanted) - len(left)} there: {root}")
+            # of those that run already some may be in the queue, from this sweep's last start
+            queued = alive if args.engine == "slurm" and not begun else []
+            begun = [trainings[one.name] for one in [*queued, *left]]
+            _engine(args, gpus)(begun)
+            tried += [training.name for training in begun if not training.elsewhere]
+        elif alive:
+            console.print(f"waiting for {len(alive)} that others train: {root}")
+            wait_for_one([trainings[one.name] for one in alive], lambda one: one.is_alive)
+        else:
+            return tried
+        there = runs_below(root)
+
+
+def _engine(
+    args: argparse.Namespace, gpus: Sequence[str]
+) -> Callable[[Sequence[Training]], list[Training]]:
+    if args.engine == "slurm":
+        return lambda trainings: slurm.train(trainings, args.slurm, args.jobs, args.retries)
+    return lambda trainings: train(trainings, args.jobs, gpus, args.retries)
+
+
+def _prepare(runs: Sequence[SweepRun], root: Path, args: argparse.Namespace) -> None:
+    """Write what runs need, and find out before hours are spent that they lack something."""
+    if args.replica == []:
+        _write_demo_data(runs)
+    _check_first(runs, root)
+    for one in runs:
+        one.write_config(root)
+
+
+def _plan(root: Path, trainings: Sequence[Training]) -> None:
+    try:
+        write_plan(trainings)
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(
+            f"--work-dir {root}: cannot be written to: {why}; choose another"
+        ) from None
 
 
 def _write_demo_data(runs: Sequence[SweepRun]) -> None:
@@ -205,10 +226,7 @@ def _failed(studies: Sequence[Study], there: Mapping[str, Run], may_be_missing: 
         if run is None:
             lines += [] if may_be_missing else [f"{one.name} left nothing on disk"]
         elif run.status == "running":
-            lines.append(
-                f"{one.name} is being trained already, and was left alone; if that was killed, it "
-                f"counts as dead after {DEAD_AFTER:.0f} s without a sign of life (see {run.folder})"
-            )
+            lines.append(f"{one.name} is being trained (see {run.folder})")
         elif run.status != "finished" and not (one.explores and diverged(run)):
             lines.append(f"{one.name} {run.status}: {run.failure or 'no word'} (see {run.folder})")
     for study in studies:
@@ -234,16 +252,3 @@ def _describe(
         standing = standings[one.name].value
         lines.append(f"  {standing:10} {one.name}: {one.source.path}{options}")
     return lines + [f"  {line}" for line in study.waiting(there)]
-
-
-def _command_line(args: argparse.Namespace) -> list[str]:
-    words = [str(args.suite)]
-    if args.replica is not None:
-        words += ["--replica", *map(str, args.replica)]
-    for name in ("only", "seeds", "cfg_options"):
-        if getattr(args, name):
-            words += [f"--{name.replace('_', '-')}", *map(str, getattr(args, name))]
-    for name in ("work_dir", "jobs", "results"):
-        if getattr(args, name):
-            words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    return words + (["--no-train"] if args.no_train else [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from benchmarks.engines.local import Training
+from benchmarks.engines.training import Training
 from benchmarks.errors import UsageError
 from benchmarks.replicas.targets import task_of
 from smd_hooks.planning.epochs import processes_of
@@ -72,6 +73,11 @@ class SweepRun:
         return self.detects, loop.get("max_iters") or loop.get("max_epochs") or 0
 
     @property
+    def iterations(self) -> int:
+        """Iterations that its config plans; 0 where it counts epochs."""
+        return int(self.source.config.train_cfg.get("max_iters") or 0)
+
+    @property
     def processes(self) -> int:
         """How many train it together: at full size as many as its learning rate is made for."""
         return 1 if self.source.is_replica else processes_of(self.config)
@@ -105,15 +111,26 @@ class SweepRun:
             scale=self.source.scale,
             options=self.options,
         )
-        place = root / self.name
-        return Training(self.name, path.as_posix(), place, options, planned, self.processes)
+        training = Training(
+            self.name,
+            path.as_posix(),
+            root / self.name,
+            options,
+            planned,
+            self.processes,
+            self.iterations,
+        )
+        training.known = training.newest_launch if resume else ""
+        return training
 
     def write_config(self, root: Path) -> None:
         """Write a replica's config, which is in no file yet, to ``<root>/configs``."""
         if self.source.is_replica:
             path = self._own_config(root)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.config.dump(path)
+            beside = path.with_name(f".{os.getpid()}-{path.name}")
+            self.config.dump(beside)
+            beside.replace(path)  # whole: a run of another sweep may just be reading it
 
     def _own_config(self, root: Path) -> Path:
         return root / "configs" / f"{self.name}.py"

@@ -18,12 +18,15 @@ from smd_hooks.analysis.claims.ledger import experiments, ledger
 from smd_hooks.analysis.figures import draw_angular_updates
 from smd_hooks.analysis.table.formats import render_terminal
 from smd_hooks.analysis.table.grouping import group_rows
+from smd_hooks.records.schema import FOLDER
 
 from .plan import TUNING_ROLE
 from .studies import Study
 from .suite import Suite
 from .tuning import BUDGET, budget, tuned_table
 
+_WORTH_A_PROCESS = 250e6
+"""Bytes of samples: some 15 seconds of scoring, where a process takes 5 to import all it needs."""
 _MOST_COLUMNS = 4
 """Runs beside each other in a figure."""
 _TOLD = ["claim", "says", "source", "criterion", "measured", "verdict"]
@@ -47,16 +50,25 @@ class Outcome:
     root: Path
 
     @cached_property
+    def found(self) -> list[Run]:
+        """All that lies in the folder."""
+        return load_runs(self.root) if self.root.is_dir() else []
+
+    @cached_property
     def runs(self) -> list[Run]:
         """The runs of the suite's experiments, planned ones that left nothing among them."""
         known = {experiment.name for experiment in self.suite.experiments}
-        found = load_runs(self.root) if self.root.is_dir() else []
-        return [run for run in found if run.planned and run.planned.experiment in known]
+        return [run for run in self.found if run.planned and run.planned.experiment in known]
+
+    @property
+    def there(self) -> dict[str, Run]:
+        """The runs that left something on disk, by name."""
+        return {run.name: run for run in self.found if run.launched}
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """One row per run."""
-        return agreement_table(self.runs, processes=min(2, os.cpu_count() or 1))
+        return agreement_table(self.runs, processes=_processes(self.runs))
 
     @cached_property
     def seeds(self) -> pd.DataFrame:
@@ -90,9 +102,8 @@ class Outcome:
     @cached_property
     def tuned(self) -> pd.DataFrame:
         """One row per role of each tuned experiment; empty if there is none."""
-        there = {run.name: run for run in self.runs if run.launched}
         tables = [
-            tuned_table(study.experiment, study.choices(there), self.runs)
+            tuned_table(study.experiment, study.choices(self.there), self.runs)
             for study in self.studies
             if study.experiment.tuning
         ]
@@ -172,6 +183,13 @@ class Outcome:
         lines += ["## Mean ± standard deviation over seeds", "", _content(folder / "seeds.md")]
         lines += [f"![Measured angular updates against predicted ones]({name})" for name in figures]
         return [*lines, "", "Each run: [table.md](table.md)."] if len(self.table) else lines
+
+
+def _processes(runs: Sequence[Run]) -> int:
+    """How many processes a table is worth: to start one takes as long as to score some files."""
+    files = (file for run in runs for file in run.folder.glob(f"*_*/{FOLDER}/*.parquet"))
+    size = sum(file.stat().st_size for file in files)
+    return min(2, os.cpu_count() or 1) if size > _WORTH_A_PROCESS else 1
 
 
 def _setting(run: Run) -> Hashable:

@@ -10,14 +10,19 @@ from typing import Any
 from mmengine.config import Config
 
 from benchmarks.errors import UsageError
+from benchmarks.launch.claim import CLAIM_FILE
 from smd_hooks.analysis import Run, load_runs
+from smd_hooks.analysis.reading.config_literals import read_config
+from smd_hooks.analysis.reading.finding import launches_in
+from smd_hooks.records.foreign_files import Unreadable
 from smd_hooks.records.plain_text import one_line
 from smd_hooks.records.state import NOT_FINITE
 
 from .plan import SweepRun
 
 _OF_THE_LAUNCH = ("work_dir", "resume", "load_from", "launcher")
-"""What may differ between two launches of one run: where to, and from what it goes on."""
+"""What may differ between two launches of one run: where to, and from what it goes on. What the
+first one began from, ``load_from``, is compared by itself."""
 
 
 class Standing(Enum):
@@ -45,25 +50,28 @@ def runs_below(root: Path) -> dict[str, Run]:
     return {run.name: run for run in load_runs(root) if run.launched} if root.is_dir() else {}
 
 
-def standing_of(planned: SweepRun, run: Run | None) -> Standing:
+def standing_of(planned: SweepRun, run: Run | None, taken: bool = False) -> Standing:
     """Say how a run stands.
 
     Args:
         planned: The run.
         run: What is in its folder.
+        taken: Whether a launch or another sweep has it.
 
     Raises:
         UsageError: Its config is another than that of the run in its folder.
     """
     if run is None:
-        return Standing.NEW
+        return Standing.RUNNING if taken else Standing.NEW
     saved = (run.folder / "last_checkpoint").is_file()
-    if run.status == "finished":
+    # who left a claim, and does not live, does not run, however fresh its records are
+    claimed = (run.folder / CLAIM_FILE).exists()
+    if taken or (run.status == "running" and not claimed):
+        standing = Standing.RUNNING
+    elif run.status == "finished":
         standing = Standing.FINISHED
     elif diverged(run):
         standing = Standing.DIVERGED
-    elif run.status == "running":
-        standing = Standing.RUNNING
     else:
         standing = Standing.UNFINISHED
     if standing.is_over or saved:  # else there is nothing to lose
@@ -79,11 +87,31 @@ def diverged(run: Run) -> bool:
 def _check_same(planned: SweepRun, run: Run) -> None:
     if not run.config:
         return
-    for key, old, new in differences(run.config, plain(planned.config)):
+    first, new = _first_config(run), plain(planned.config)
+    for key, was, now in [*_began_elsewhere(first, new), *differences(run.config, new)]:
         raise UsageError(
-            f"{run.folder}: was run with {key} = {_short(old)}, the suite now has {_short(new)}; "
+            f"{run.folder}: was run with {key} = {_short(was)}, the suite now has {_short(now)}; "
             "take another --work-dir, or move that folder away"
         )
+
+
+def _first_config(run: Run) -> Mapping[str, Any]:
+    """Return the config of a run's first launch, which alone says what weights it began from."""
+    launches = launches_in(run.folder)
+    if len(launches) < 2:
+        return run.config
+    try:
+        return read_config(launches[0] / "vis_data" / "config.py").values
+    except Unreadable:
+        return {}
+
+
+def _began_elsewhere(
+    first: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield ``load_from`` where a first launch had another; one that goes on has lost its own."""
+    if first and not first.get("resume"):
+        yield from _differences("load_from", _plain(first.get("load_from")), new.get("load_from"))
 
 
 def plain(config: Config) -> dict[str, Any]:

@@ -3,72 +3,61 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from benchmarks import trainings
-from benchmarks.engines.local import Training, train
+from benchmarks.engines import local, retries
+from benchmarks.engines.launched import Launched
+from benchmarks.engines.local import train
+from benchmarks.engines.training import SWEEP_FILE, Training, is_taken
+from benchmarks.launch.claim import HELD, claimed
 from smd_hooks.analysis import agreement_table, load_runs
-from smd_hooks.records import PlannedRun, RunState, read_suite, write_state
+from smd_hooks.records import RunState, read_suite, write_state
+from smd_hooks.records.lease import held
+from tests.benchmarks.engines.scripts import Script, scripts
 from tests.conftest import ROOT
 
 
-def test_progress_is_read_off_the_newest_launch_of_this_training(tmp_path: Path) -> None:
-    training = Training("run", "config.py", tmp_path / "run")
-    assert training.progress() == (0, None)
-    write_state(tmp_path / "run" / "20260101_000000", RunState("running", 5, 10))
-    assert training.progress() == (5, 10)
-    training._launched_at = time.time() + 1e6  # what an earlier training left does not count
-    assert training.progress() == (0, None)
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(retries, "PAUSES", (0.1, 0.2, 0.3))
 
 
+@pytest.mark.slow
 def test_failed_ones_are_told_apart_and_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(trainings, "POLL_SECONDS", 0.05)
     nowhere = Training("nowhere", str(tmp_path / "nowhere.py"), tmp_path / "nowhere")
     helped = Training("helped", "--help", tmp_path / "helped")
     assert train([nowhere, helped]) == [nowhere]
-    assert (nowhere.returncode, helped.returncode) == (2, 0)
-    assert "nowhere.py does not exist" in nowhere.last_words()
-    assert sys.executable not in nowhere.last_words()
+    assert "nowhere.py does not exist" in nowhere.failed
+    assert sys.executable not in nowhere.failed
     planned = read_suite(tmp_path)
-    assert planned["nowhere"].failed == nowhere.last_words()
+    assert planned["nowhere"].failed == nowhere.failed
     assert (planned["helped"].config, planned["helped"].failed) == ("--help", "")
     table = agreement_table(load_runs(tmp_path)).set_index("run")
-    assert table.loc["nowhere", "verdict"] == f"failed: {nowhere.last_words()}"
+    assert table.loc["nowhere", "verdict"] == f"failed: {nowhere.failed}"
     assert table["status"].to_dict() == {"helped": "missing", "nowhere": "failed"}
 
 
-def test_an_error_is_quoted_before_what_torchrun_says_of_it(tmp_path: Path) -> None:
-    training = Training("run", "config.py", tmp_path)
-    console = "epoch 1\nerror: the run failed on rank 3: no disk\nerror: on rank 0\n=====\n"
-    training.console_file.write_text(console)
-    assert training.last_words().startswith("error: the run failed on rank 3: no disk (see ")
-    training.console_file.write_text("epoch 1\nKilled\n")
-    assert training.last_words().startswith("Killed (see ")
-    training.console_file.write_text("")
-    assert training.last_words().startswith("no output (see ")
-
-
 def test_an_interrupt_ends_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(seconds: float) -> None:
+    def interrupt(launches: object, seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(trainings.time, "sleep", interrupt)
-    training = Training("helped", "--help", tmp_path / "helped")
+    monkeypatch.setattr(local, "wait_for_an_end", interrupt)
+    one, other = scripts(tmp_path, one="exec sleep 100", other="true")
     with pytest.raises(KeyboardInterrupt):
-        train([training])
-    assert training.returncode is not None
-    assert read_suite(tmp_path)["helped"].failed
+        train([one, other], jobs=1)
+    assert (bool(one.failed), bool(other.failed)) == (True, False)
+    assert read_suite(tmp_path)["one"].failed
+    assert not is_taken(one.work_dir)
 
 
 def _alive(marker: str) -> bool:
@@ -103,22 +92,29 @@ def test_a_sigterm_leaves_nothing_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: bool
 ) -> None:
     """Those that are deaf to it are killed, with all that they have started."""
-    monkeypatch.setattr(trainings, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(trainings, "PATIENCE", 0.5 if deaf else 60.0)
+    monkeypatch.setattr(local, "PATIENCE", 0.5 if deaf else 60.0)
     monkeypatch.setattr(Lasting, "deaf", deaf)
     runs = [Lasting(name, "c.py", tmp_path / name) for name in ("one", "two")]
+    codes: list[int | None] = []
 
     def progress(self: Training) -> tuple[int, None]:
-        if all((run.work_dir / "up").exists() for run in runs):
+        if all((run.work_dir / "up").exists() for run in runs) and not codes:
             assert _alive(str(tmp_path))
             os.kill(os.getpid(), signal.SIGTERM)
         return 0, None
 
+    kill = Launched.kill
+
+    def noted(self: Launched, after: float) -> None:
+        kill(self, after)
+        codes.append(self.returncode)
+
     monkeypatch.setattr(Lasting, "progress", progress)
+    monkeypatch.setattr(Launched, "kill", noted)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        train(runs, jobs=2)
-    assert [run.returncode for run in runs] == ([-signal.SIGKILL] * 2 if deaf else [3, 3])
+        train(runs, jobs=2, retries=3)
+    assert set(codes) == ({-signal.SIGKILL} if deaf else {3})
     until = time.monotonic() + 20
     while _alive(str(tmp_path)) and time.monotonic() < until:  # the grandchild needs a moment
         time.sleep(0.05)
@@ -127,28 +123,17 @@ def test_a_sigterm_leaves_nothing_running(
     assert all(run.failed for run in read_suite(tmp_path).values())
 
 
-def test_several_processes_are_started_by_torchrun(tmp_path: Path) -> None:
-    options = ["--cfg-options", "a=1"]
-    one = Training("run", "config.py", tmp_path, options)
-    own = ["config.py", "--work-dir", str(tmp_path)]
-    assert one.command[1:] == ["-m", "benchmarks", "run", *own, *options]
-    several = replace(one, processes=8)
-    assert several.command[1:] == [
-        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=8"),
-        *("-m", "benchmarks", "run", "--launcher", "pytorch", *own, *options),
-    ]
-
-
 @pytest.mark.slow
 def test_two_processes_that_fail_are_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error of one is what the suite says, not torchrun's words about it."""
+    """An error of one is what the suite says, not torchrun's words about it; no retry mends it."""
     monkeypatch.chdir(ROOT)
     nowhere = Training("two", str(tmp_path / "nowhere.py"), tmp_path / "two", processes=2)
-    assert train([nowhere]) == [nowhere]
+    assert train([nowhere], retries=3) == [nowhere]
     said = read_suite(tmp_path)["two"].failed
     assert said.startswith(f"error: config {tmp_path / 'nowhere.py'} does not exist")
+    assert nowhere.said().count("Root Cause") == 1
 
 
 @pytest.mark.parametrize(
@@ -167,49 +152,137 @@ def test_each_process_has_a_gpu(
     processes: int, running: dict[str, list[str]], jobs: int | None, given: list[str] | None
 ) -> None:
     training = Training("run", "config.py", Path("run"), processes=processes)
-    assert trainings._places(training, running, jobs, list("01234567")) == given
+    assert local._places(training, running, jobs, list("01234567")) == given
 
 
-class Looking(Training):
-    """Prints which GPUs it sees."""
-
-    @property
-    def command(self) -> list[str]:
-        return [sys.executable, "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
-
-
-def test_a_training_sees_its_gpus_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainings, "POLL_SECONDS", 0.05)
-    runs = [Looking(str(n), "c.py", tmp_path / str(n)) for n in range(2)]
+def test_a_training_sees_its_gpus_only(tmp_path: Path) -> None:
+    runs = scripts(tmp_path, one="echo $CUDA_VISIBLE_DEVICES", two="echo $CUDA_VISIBLE_DEVICES")
     assert train(runs, gpus=["4", "2"]) == []
     assert [run.last_words().split()[0] for run in runs] == ["4", "2"]
 
 
-class Instant(Training):
-    """Ends as soon as it is looked at; counts how many run beside it."""
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_so_many_run_at_a_time_the_first_ones_first(tmp_path: Path, jobs: int) -> None:
+    note = "echo begins $(basename $PWD) >>../log; sleep 0.2; echo ends >>../log"
+    runs = scripts(tmp_path, **{f"r{n}": note for n in range(5)})
+    assert train(runs, jobs=jobs) == []
+    lines = (tmp_path / "log").read_text().split("\n")[:-1]
+    assert sorted(line for line in lines if line != "ends") == [f"begins r{n}" for n in range(5)]
+    running, most = 0, 0
+    for line in lines:
+        running += -1 if line == "ends" else 1
+        most = max(most, running)
+    assert most == jobs
+    if jobs == 1:
+        assert lines[::2] == [f"begins r{n}" for n in range(5)]
+    assert list(read_suite(tmp_path)) == [f"r{n}" for n in range(5)]
 
-    running: ClassVar[set[str]] = set()
-    started: ClassVar[list[tuple[str, int]]] = []
 
-    def start(self, gpus: Sequence[str] = ()) -> None:
-        self.running.add(self.name)
-        self.started.append((self.name, len(self.running)))
-
-    @property
-    def returncode(self) -> int | None:
-        self.running.discard(self.name)
-        return 0 if self.name in dict(self.started) else None
+GOES_ON = "echo x >>tries; echo iter_$(wc -l <tries) >last_checkpoint; "
+"""Leaves a new checkpoint with each try."""
 
 
-def test_so_many_run_at_a_time_and_the_suite_knows_what_they_are(
+def tries(training: Training) -> int:
+    return len((training.work_dir / "tries").read_text().split())
+
+
+def test_what_breaks_off_is_tried_again_and_others_go_on(tmp_path: Path) -> None:
+    broken, other, hopeless = scripts(
+        tmp_path,
+        broken=GOES_ON + 'echo "$resume" >>resumes; [ $(wc -l <tries) = 3 ] || exit 1',
+        other="echo x >>tries; [ -f ../broken/last_checkpoint ]",
+        hopeless=GOES_ON + "echo error: it is broken; exit 1",
+    )
+    assert train([broken, other, hopeless], jobs=1, retries=3) == [hopeless]
+    assert [tries(run) for run in (broken, other, hopeless)] == [3, 1, 4]
+    assert (broken.work_dir / "resumes").read_text() == "\n--resume\n--resume\n"
+    planned = read_suite(tmp_path)
+    assert planned["hopeless"].failed.startswith("error: it is broken (see ")
+    assert planned["broken"].failed == ""
+
+
+def test_what_comes_no_further_is_given_up_and_what_was_told_to_end_is_not(
+    tmp_path: Path,
+) -> None:
+    stuck, told, unusable, killed = scripts(
+        tmp_path,
+        stuck="echo x >>tries; exit 1",
+        told=GOES_ON + "[ $(wc -l <tries) = 9 ] || exit 75",
+        unusable="echo x >>tries; echo error: no such thing; exit 2",
+        killed=GOES_ON + "[ $(wc -l <tries) = 2 ] || kill -9 $$",
+    )
+    assert train([stuck, told, unusable, killed], jobs=2, retries=3) == [stuck, unusable]
+    assert [tries(run) for run in (stuck, told, unusable, killed)] == [2, 9, 1, 2]
+
+
+def test_what_diverged_is_not_tried_again(tmp_path: Path) -> None:
+    [training] = scripts(tmp_path, run=GOES_ON + "exit 1")
+    seen: list[bool] = []
+
+    def state(self: Training) -> RunState:
+        seen.append(True)
+        return RunState("failed", 5, 10, "the loss is not finite since iteration 5")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Script, "state", state)
+        assert train([training], retries=3) == [training]
+    assert tries(training) == 1
+    assert seen
+
+
+def test_a_work_dir_that_cannot_be_made_costs_no_other(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    bad, good = scripts(tmp_path, bad="true", good="true")
+    bad.work_dir = tmp_path / "good" / "file" / "run"
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "file").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "write_plan", lambda trainings: None)
+        assert train([bad, good]) == [bad]
+    assert bad.failed == f"{bad.work_dir} cannot be written to: Not a directory"
+
+
+def test_what_another_launch_has_is_left_alone(tmp_path: Path) -> None:
+    runs = scripts(
+        tmp_path,
+        claimed="echo x >>tries",
+        swept="echo x >>tries",
+        refused=f"echo 'error: this {HELD} somebody'; exit 2",
+        done="echo x >>tries",
+        free="echo x >>tries",
+    )
+    of = {run.name: run for run in runs}
+    of["done"].known = ""
+    write_state(of["done"].work_dir / "20260101_000000", RunState("finished", 10, 10))
+    of["swept"].work_dir.mkdir()
+    with claimed(of["claimed"].work_dir), held(of["swept"].work_dir / SWEEP_FILE):
+        assert train(runs, jobs=1, retries=3) == []
+    assert [run.elsewhere for run in runs] == [True, True, True, True, False]
+    assert [(run.work_dir / "tries").exists() for run in runs] == [False] * 4 + [True]
+    assert not any(entry.failed for entry in read_suite(tmp_path).values())
+    assert not any(is_taken(run.work_dir) for run in runs)
+
+
+def test_two_at_once_train_each_run_once(tmp_path: Path) -> None:
+    """Also one that is over before the other has come to it."""
+    script = "echo x >>tries; mkdir -p 20260101_000000/smd; sleep 0.02"
+    both = [scripts(tmp_path, **{f"r{n:02}": script for n in range(12)}) for _ in range(2)]
+    for run in [run for runs in both for run in runs]:
+        run.known = ""
+    seconds = threading.Thread(target=train, args=(both[1], 2))
+    seconds.start()
+    assert train(both[0], jobs=2) == []
+    seconds.join()
+    assert [tries(run) for run in both[0]] == [1] * 12
+    for one, other in zip(*both, strict=True):
+        assert (one.elsewhere, other.elsewhere).count(True) == 1
+    assert len(read_suite(tmp_path)) == 12
+
+
+def test_that_one_has_ended_is_seen_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainings, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(Instant, "started", [])
-    planned = PlannedRun("", experiment="first", role="plain", scale="by 2", options={"lr": 0.1})
-    runs = [Instant(str(n), "c.py", tmp_path / str(n), planned=planned) for n in range(5)]
-    assert train(runs, jobs=2) == []
-    assert Instant.started == [("0", 1), ("1", 2), ("2", 1), ("3", 2), ("4", 1)]
-    written = read_suite(tmp_path)
-    assert list(written) == ["0", "1", "2", "3", "4"]
-    assert replace(written["3"], updated=0.0) == replace(planned, config="c.py")
+    monkeypatch.setattr(local, "LOOK_EVERY", 60.0)
+    began = time.monotonic()
+    assert train(scripts(tmp_path, **{f"r{n}": "true" for n in range(10)}), jobs=1) == []
+    assert time.monotonic() - began < 30.0

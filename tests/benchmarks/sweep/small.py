@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from benchmarks.engines.local import Training, write_plan
+from benchmarks.engines.training import Training, write_plan
 from benchmarks.launch.finite_loss_hook import NOT_FINITE
 from benchmarks.sweep import command
 from benchmarks.sweep.suite import Suite, load_suite
@@ -66,7 +66,11 @@ class FakeTrainings:
         self.launched: dict[str, Training] = {}
 
     def __call__(
-        self, trainings: Sequence[Training], jobs: int | None = None, gpus: Sequence[str] = ()
+        self,
+        trainings: Sequence[Training],
+        jobs: int | None = None,
+        gpus: Sequence[str] = (),
+        retries: int = 0,
     ) -> list[Training]:
         write_plan(trainings)
         self.batches.append([training.name for training in trainings])

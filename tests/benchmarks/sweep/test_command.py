@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.engines.training import SWEEP_FILE, Training, write_plan
 from benchmarks.errors import UsageError
+from benchmarks.launch.claim import claimed
 from benchmarks.sweep import command
+from benchmarks.sweep.arguments import add_arguments, command_line
 from smd_hooks.analysis import load_runs
 from smd_hooks.records import read_suite
+from smd_hooks.records.lease import Lease
 from tests.benchmarks.sweep.small import FakeTrainings, experiment, write_config, write_suite_file
 
 LR = "optim_wrapper.optimizer.lr"
@@ -59,22 +65,165 @@ def test_finished_runs_are_not_run_again_and_others_go_on(
     assert len(fake.batches) == 2
 
 
-def test_one_that_another_sweep_trains_is_left_alone(
-    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+def test_one_that_others_train_is_waited_for(
+    tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = write_suite_file(tmp_path, experiment(tmp_path))
     fake.ends = {"plain-seed1": "alive"}
+    waited: list[list[str]] = []
+
+    def wait(trainings: Sequence[Training], is_alive: Callable[[Training], bool]) -> None:
+        waited.append([training.name for training in trainings])
+        assert [is_alive(training) for training in trainings] == [True]
+        fake._end(trainings[0], "finished")
+        assert not is_alive(trainings[0])
+
+    monkeypatch.setattr(command, "wait_for_one", wait)
+    assert sweep(suite) == 0
+    assert waited == [["first-plain-seed1"]]
+    assert len(fake.batches) == 1  # it ended well
+
+
+def test_one_that_others_broke_off_goes_on_here(
+    tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    work_dir = ROOT / "first-other-seed0"
+    work_dir.mkdir(parents=True)
+    other = Lease(work_dir / SWEEP_FILE)
+    assert other.take()
+
+    def wait(trainings: Sequence[Training], is_alive: Callable[[Training], bool]) -> None:
+        assert [training.name for training in trainings] == ["first-other-seed0"]
+        fake._end(trainings[0], "broken")
+        other.release()
+
+    monkeypatch.setattr(command, "wait_for_one", wait)
+    assert sweep(suite) == 0
+    assert [len(batch) for batch in fake.batches] == [3, 1]
+    assert "--resume" in fake.launched["first-other-seed0"].options
+
+
+def test_what_is_being_trained_is_told_where_nobody_waits(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    assert sweep(suite) == 0
+    with claimed(ROOT / "first-plain-seed1"):
+        assert sweep(suite, "--dry-run") == 0
+        assert "running    first-plain-seed1" in capsys.readouterr().out
+
+
+def test_slurm_gets_its_options_and_needs_no_gpu_here(
+    tmp_path: Path,
+    fake: FakeTrainings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def train(trainings: Sequence[Training], *options: object) -> list[Training]:
+        asked.append(options)
+        return fake(trainings)
+
+    monkeypatch.setattr(command.slurm, "train", train)
+    monkeypatch.setattr(command, "_visible_gpus", list)
+    suite = _made_for_eight(tmp_path)
+    assert sweep(suite, "--slurm", "partition=gpu") == 2
+    assert "add --engine slurm" in capsys.readouterr().err
+    engine = ["--engine", "slurm", "--jobs", "3", "--slurm", "partition=gpu", "time=1:00:00"]
+    assert sweep(suite, *engine, "--retries", "5") == 0
+    assert asked == [(["partition=gpu", "time=1:00:00"], 3, 5)]
+
+
+def test_slurm_is_also_asked_for_what_runs_already(
+    tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job of this sweep's last start is waited for in the queue; what is in none, elsewhere."""
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    asked: list[list[tuple[str, bool]]] = []
+    mine, others = (ROOT / f"first-{role}-seed0" for role in ("plain", "other"))
+    leases = []
+    for work_dir in (mine, others):
+        work_dir.mkdir(parents=True)
+        leases.append(Lease(work_dir / SWEEP_FILE))
+        assert leases[-1].take()
+
+    def train(trainings: Sequence[Training], *options: object) -> list[Training]:
+        for training in trainings:
+            training.elsewhere = training.work_dir == others
+        asked.append([(training.name, training.elsewhere) for training in trainings])
+        leases[0].release()
+        return fake([training for training in trainings if not training.elsewhere])
+
+    def wait(trainings: Sequence[Training], is_alive: Callable[[Training], bool]) -> None:
+        assert [training.name for training in trainings] == ["first-other-seed0"]
+        fake._end(trainings[0], "finished")
+        leases[1].release()
+
+    monkeypatch.setattr(command.slurm, "train", train)
+    monkeypatch.setattr(command, "wait_for_one", wait)
+    assert sweep(suite, "--engine", "slurm") == 0
+    [names] = asked
+    assert names[:2] == [("first-plain-seed0", False), ("first-other-seed0", True)]
+    assert len(names) == 4
+
+
+def test_what_an_engine_says_of_a_failure_is_kept(
+    tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(trainings: Sequence[Training], *options: object) -> list[Training]:
+        failed = [training for training in trainings if training.name == "first-plain-seed0"]
+        fake([training for training in trainings if training not in failed])
+        failed[0].failed = "error: killed before it could say a word"
+        write_plan(failed)
+        return failed
+
+    monkeypatch.setattr(command, "train", train)
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
     assert sweep(suite) == 1
-    before = read_suite(ROOT)["first-plain-seed1"]
-    capsys.readouterr()
-    assert sweep(suite) == 1
-    assert len(fake.batches) == 1
-    assert "first-plain-seed1 is being trained already, and was left alone" in " ".join(
-        capsys.readouterr().out.split()
-    )
-    assert read_suite(ROOT)["first-plain-seed1"] == before
-    assert sweep(suite, "--dry-run") == 0
-    assert "running    first-plain-seed1" in capsys.readouterr().out
+    assert read_suite(ROOT)["first-plain-seed0"].failed.startswith("error: killed before")
+
+
+def test_a_command_line_is_written_as_it_is_read(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for words in (
+        ["suite.py"],
+        ["suite.py", "--replica"],
+        ["suite.py", "--replica", "data/x", "--seeds", "1", "2", "--retries=0", "--no-train"],
+        ["suite.py", "--jobs", "2", "--engine", "slurm", "--slurm", "partition=gpu", "time=1"],
+    ):
+        args = parser.parse_args(words)
+        assert parser.parse_args(command_line(args)) == args
+        assert command_line(args) == words
+
+
+def test_retries_reach_the_engine(
+    tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple] = []
+
+    def train(trainings: Sequence[Training], *options: object) -> list[Training]:
+        given.append(options)
+        return fake(trainings)
+
+    monkeypatch.setattr(command, "train", train)
+    monkeypatch.setattr(command, "_visible_gpus", list)
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    assert sweep(suite, "--retries", "7", "--jobs", "2") == 0
+    assert given == [(2, [], 7)]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_in_a_line(
+    tmp_path: Path, fake: FakeTrainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite_file(tmp_path, experiment(tmp_path))
+    (tmp_path / "file").touch()
+    assert sweep(suite, "--work-dir", str(tmp_path / "file" / "here")) == 2
+    said = capsys.readouterr().err
+    assert "file/here: cannot be written to: Not a directory; choose another" in said
+    assert said.count("\n") == 1
 
 
 EIGHT = "auto_scale_lr = dict(base_batch_size=32)\n"  # of 4 images each

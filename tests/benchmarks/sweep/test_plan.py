@@ -128,3 +128,32 @@ def test_detection_is_held_to_take_longer_than_any_classification() -> None:
     classification = steps(9000, "TopKAccuracy"), steps(5000, "TopKAccuracy")
     detection = steps(900, "CocoMetric")
     assert sorted([*classification, detection], reverse=True) == [detection, *classification]
+
+
+def test_a_training_knows_how_long_it_is_and_what_was_there_when_it_was_planned(
+    tmp_path: Path,
+) -> None:
+    run = SweepRun("first", "plain", 3, source("small"))
+    work_dir = tmp_path / run.name
+    new = run.training(tmp_path, [], resume=False)
+    assert (new.length, new.known, new.options) == (10, "", [])
+    (work_dir / "20260101_000000").mkdir(parents=True)
+    assert run.training(tmp_path, [], resume=True).known == "20260101_000000"
+    run.source.config.merge_from_dict({"train_cfg": {"_delete_": True, "max_epochs": 3}})
+    assert run.iterations == 0
+
+
+def test_a_config_is_never_there_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another sweep's run of the same name may be reading it."""
+    run = SweepRun("first", "plain", 3, source("small"))
+    run.write_config(tmp_path)
+    [path] = (tmp_path / "configs").iterdir()
+    before = path.read_text()
+
+    def half(config: Config, file: Path) -> None:
+        file.write_text("model = ")
+        assert path.read_text() == before
+
+    monkeypatch.setattr(Config, "dump", half)
+    run.write_config(tmp_path)
+    assert path.read_text() == "model = "

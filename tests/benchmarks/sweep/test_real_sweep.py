@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks import trainings
 from benchmarks.__main__ import main
 from smd_hooks.records import read_suite
 from tests.benchmarks.sweep.small import write_suite_file
@@ -17,7 +16,6 @@ def test_two_replicas_are_trained_told_of_and_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(trainings, "POLL_SECONDS", 0.1)
     short = {"train_cfg.max_iters": 30, "train_cfg.val_interval": 30}
     short |= {"train_cfg.dynamic_intervals": None}
     suite = write_suite_file(

@@ -8,6 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from benchmarks.errors import UsageError
+from benchmarks.launch.claim import CLAIM_FILE
 from benchmarks.launch.finite_loss_hook import NOT_FINITE
 from benchmarks.sweep.plan import SweepRun
 from benchmarks.sweep.sources import Source
@@ -61,6 +62,40 @@ def test_standing_is_read_off_records(
     assert standing_of(planned(), runs_below(tmp_path)[planned().name]) is standing
     assert standing.is_over is (standing in (Standing.FINISHED, Standing.DIVERGED))
     assert standing.is_to_train is (standing is Standing.UNFINISHED)
+
+
+def test_a_claim_says_more_than_records(tmp_path: Path) -> None:
+    """One that was killed a moment ago says that it runs; one that has just begun says nothing."""
+    assert standing_of(planned(), None, taken=True) is Standing.RUNNING
+    for state in (FINISHED, BROKEN, DIVERGED, RunState("running", 5, 10)):
+        root = tmp_path / state.error / state.status
+        write_run(root, state, True)
+        run = runs_below(root)[planned().name]
+        assert standing_of(planned(), run, taken=True) is Standing.RUNNING
+    (run.folder / CLAIM_FILE).touch()  # its owner is dead, else it were taken
+    assert standing_of(planned(), run) is Standing.UNFINISHED
+
+
+@pytest.mark.parametrize("launches", [1, 2])
+def test_other_weights_to_begin_from_are_another_config(tmp_path: Path, launches: int) -> None:
+    """Only the first launch tells: one that goes on is told to load what it left itself."""
+
+    def began_from(weights: str | None) -> SweepRun:
+        run = planned()
+        run.source.config.merge_from_dict({"load_from": weights})
+        return run
+
+    for launched in range(launches):
+        config = began_from(None if launched else "imagenet.pth").config
+        config.merge_from_dict({"resume": bool(launched), "work_dir": "."})
+        stamp = f"20260101_00000{launched}"
+        folder = launch(tmp_path / planned().name, stamp, config=config.pretty_text)
+        write_state(folder, FINISHED)
+    run = runs_below(tmp_path)[planned().name]
+    assert standing_of(began_from("imagenet.pth"), run) is Standing.FINISHED
+    for other in ("coco.pth", None):
+        with pytest.raises(UsageError, match=f"load_from = 'imagenet.pth', .* now has '?{other}"):
+            standing_of(began_from(other), run)
 
 
 def test_one_that_says_nothing_any_more_is_not_running(tmp_path: Path) -> None:
