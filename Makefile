@@ -1,6 +1,8 @@
 # Two commands do everything on a fresh machine:
 #   make demo   sets up and trains the demo's runs: table and picture in work_dirs/demo/
 #   make test   sets up and passes the tests
+# On top of that, where one is root and apt can install Debian's slurm-wlm:
+#   make test-slurm   passes the tests on a real Slurm, made for them and gone after them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,7 @@ ON_OPENMMLAB := PYTHONPATH=$(OPENMMLAB) TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1
 SUPPORTED := import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) \
 	else f'Python 3.10 to 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11')
 
-.PHONY: demo test lint
+.PHONY: demo test test-slurm lint
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks demo
@@ -24,6 +26,9 @@ test: $(READY)
 	@echo "the hooks and the probe once more, on OpenMMLab's own mmengine"
 	$(ON_OPENMMLAB) $(BIN)/python -c "import mmengine; assert mmengine.__version__ == '0.10.7'"
 	$(ON_OPENMMLAB) $(BIN)/python -m pytest tests/hooks tests/measure/test_probe*.py
+
+test-slurm: $(READY)
+	@bash tests/slurm/with_slurm.sh $(BIN)/python -m pytest tests/slurm
 
 lint: $(READY)
 	$(BIN)/ruff check .
