@@ -62,7 +62,9 @@ default_hooks = dict(
 custom_hooks = [dict(type="SMDHook", interval=1)]
 """
 DRIVER = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in background
 from benchmarks.engines import slurm
 slurm.LOOK_EVERY = 0.5
 from benchmarks.__main__ import main

@@ -208,8 +208,12 @@ def _set_clock(by: float, since: float = 0.0) -> None:
 
 @contextmanager
 def _disk(place: Path) -> Iterator[Path]:
-    """Mount a small disk; what can mount none skips."""
-    place.mkdir()
+    """Mount a small disk for a while.
+
+    Raises:
+        PermissionError: That needs root.
+    """
+    place.mkdir(exist_ok=True)
     if not _mounted(place, f"size={DISK}", new=True):
         raise PermissionError("no disk can be mounted here: needs root")
     try:
