@@ -1,4 +1,4 @@
-"""``python -m benchmarks demo | run | sweep | speed | forecast-survey``."""
+"""``python -m benchmarks demo | run | sweep | prepare | speed | forecast-survey``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks import demo, forecast_survey, launch, speed, sweep
 from benchmarks.errors import UsageError
+from benchmarks.pipelines.language import command as prepare
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0 (fine), 1 (a run failed), 2 (unusable input) or 130 (Ctrl-C)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (demo, launch, sweep, speed, forecast_survey):
+    for command in (demo, launch, sweep, prepare, speed, forecast_survey):
         command.add_parser(commands)
     args = parser.parse_args(argv)
     try:

@@ -124,7 +124,11 @@ def _check_data(cfg: Config) -> None:
             detection.check_same_classes(train[0], val[0])
         detection.check_num_classes(train[0], cfg.model)
     for one, other in itertools.product(train, val):
-        _check_other_images(one, other, cfg)
+        _check_other_data(one, other, cfg)
+    if type_name(cfg.model) == "GPT":
+        language = importlib.import_module("benchmarks.pipelines.language.check")
+        for dataset in filter(_is_token_file, itertools.chain(train, val)):
+            language.check_model(dataset, cfg.model)
 
 
 def leaf_datasets(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -140,6 +144,10 @@ def _is_image_folder(dataset: Mapping[str, Any]) -> bool:
     return type_name(dataset) == "ImageFolderDataset"
 
 
+def _is_token_file(dataset: Mapping[str, Any]) -> bool:
+    return type_name(dataset) == "TokenFileDataset"
+
+
 def _check_dataset(dataset: Mapping[str, Any], split: str, cfg: Config) -> None:
     if _is_image_folder(dataset):
         classification = importlib.import_module("benchmarks.pipelines.classification.check")
@@ -148,6 +156,8 @@ def _check_dataset(dataset: Mapping[str, Any], split: str, cfg: Config) -> None:
         importlib.import_module("benchmarks.pipelines.classification.cifar10").check_dataset(
             dataset
         )
+    elif _is_token_file(dataset):
+        importlib.import_module("benchmarks.pipelines.language.check").check_dataset(dataset)
     elif _is_annotated(dataset, cfg):
         detection = importlib.import_module("benchmarks.pipelines.detection.check")
         detection.check_dataset(dataset)
@@ -156,13 +166,16 @@ def _check_dataset(dataset: Mapping[str, Any], split: str, cfg: Config) -> None:
             detection.check_evaluator(evaluator, dataset)
 
 
-def _check_other_images(train: Mapping[str, Any], val: Mapping[str, Any], cfg: Config) -> None:
+def _check_other_data(train: Mapping[str, Any], val: Mapping[str, Any], cfg: Config) -> None:
     if _is_image_folder(train) and _is_image_folder(val):
         classification = importlib.import_module("benchmarks.pipelines.classification.check")
         classification.check_other_images(train, val)
     elif _is_annotated(train, cfg) and _is_annotated(val, cfg):
         detection = importlib.import_module("benchmarks.pipelines.detection.check")
         detection.check_other_images(train, val)
+    elif _is_token_file(train) and _is_token_file(val):
+        language = importlib.import_module("benchmarks.pipelines.language.check")
+        language.check_same_encoding(train, val)
 
 
 def _is_annotated(dataset: Mapping[str, Any], cfg: Config) -> bool:

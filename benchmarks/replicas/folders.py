@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def number_of_classes(folder: Path) -> int:
         if not (folder / split).is_dir():
             raise UsageError(
                 f"{folder} is no data set in a known layout: give one with train/<class>/ and "
-                "val/<class>/, or with annotations/instances_train*.json"
+                "val/<class>/, with annotations/instances_train*.json, or with train.bin"
             )
         found.append({entry.name for entry in (folder / split).iterdir() if entry.is_dir()})
     train, val = found
@@ -49,6 +50,21 @@ def coco_files(folder: Path) -> dict[str, tuple[str, str]]:
             raise UsageError(f"{files[0]} has no folder of images beside it: {folder / images}")
         found[split] = (f"annotations/{files[0].name}", f"{images}/")
     return found
+
+
+def vocabulary(folder: Path) -> int | None:
+    """Return how many tokens a folder of token files knows; None where it does not say.
+
+    Raises:
+        UsageError: Its ``meta.json`` cannot be read.
+    """
+    path = folder / "meta.json"
+    if not path.is_file():
+        return None
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} does not say vocab_size: {error!r}") from error
 
 
 def image_side(transforms: Sequence[Mapping[str, Any]]) -> int:

@@ -47,7 +47,7 @@ class Replica:
         config: What is trained.
         speed: How fast it runs, in words.
         original_steps: Steps of the original.
-        original_batch: Images per step of the original, over all processes.
+        original_batch: Examples per step of the original, over all processes.
         rates: What was done to the optimizer's settings, in words, by their names.
         remarks: What was cut, and what model and data are.
     """
@@ -70,9 +70,9 @@ class Replica:
         Args:
             config: The replica's, after someone has set something in it.
         """
-        own, steps = int(self.config.train_cfg.max_iters), int(config.train_cfg.max_iters)
+        own, steps = _steps(self.config), _steps(config)
         done = f"{own:,}" if steps == own else f"{steps:,} of {own:,}"
-        batch = int(config.train_dataloader.batch_size)
+        batch = int(config.train_dataloader.batch_size) * _micro_batches(config)
         before, after = self.config.optim_wrapper.optimizer, config.optim_wrapper.optimizer
         words = [f"{self.speed}: {done} steps for {self.original_steps:,}"]
         words += [told for key, told in self.rates.items() if before.get(key) == after.get(key)]
@@ -104,11 +104,12 @@ def time_scale(
     target: Target,
     longest: float = 10.0,
     validations: int = VALIDATIONS,
+    fastest: float = math.inf,
 ) -> dict[str, Replica]:
     """Make the replica of an experiment: the same Δ/Δ* curves in far fewer steps.
 
     Weight decay is multiplied, and the schedule divided, by one factor: the largest with
-    which no run relaxes in fewer than 50 steps. So all stages keep their lengths in
+    which no run relaxes in fewer than 50 steps, or ``fastest``. So all stages keep their lengths in
     relaxation times, but for those at constant learning rate beyond ``longest``, which are
     cut to that. Optimizer, schedule and hooks stay; model and data are the target's. Runs of
     different lengths (in steps, as at different batch sizes) have a factor of their own:
@@ -120,6 +121,7 @@ def time_scale(
         target: What model and data the replica has.
         longest: Relaxation times, of the slowest run, after which a stage is cut.
         validations: How often a replica is validated, about, besides around its drops.
+        fastest: The factor at most, for runs at larger rates than their configs', as in a grid.
 
     Returns:
         By role, the replica.
@@ -142,7 +144,8 @@ def time_scale(
         by_length[original.plan.steps].append(original)
     found = {}
     for together in by_length.values():
-        factor = common_factor([rule for original in together for rule in original.rules])
+        rules = [rule for original in together for rule in original.rules]
+        factor = min(fastest, common_factor(rules))
         slowest = [o.slowest for o in together if math.isfinite(o.slowest)]
         kept = longest * max(slowest, default=math.inf)
         for original in together:
@@ -153,7 +156,7 @@ def time_scale(
 def _read(role: str, config: Config, target: Target) -> _Original:
     if task_of(config) != target.task:
         raise UsageError(f"{role} is a {task_of(config)} run, and the target is for {target.task}")
-    if int(config.optim_wrapper.get("accumulative_counts") or 1) > 1:
+    if _micro_batches(config) > 1:
         raise UsageError(f"{role} accumulates gradients: no time-scaled replica")
     epoch = full_epoch(config)
     try:
@@ -172,12 +175,13 @@ def _read(role: str, config: Config, target: Target) -> _Original:
 def _scale(
     original: _Original, target: Target, factor: float, kept: float, validations: int
 ) -> Replica:
-    to = time_map(original.pieces, factor, kept)
     config, what = target.fit(original.config)
+    # its time is counted in iterations, of which a step may have several
+    to = time_map(original.pieces, factor / _micro_batches(config), kept)
     speed = f"time-scaled by {factor:g}" if factor > 1 else "at its own speed"
     rates = dict(_scale_optimizer(config, original.rules, factor))
     rewrite_schedule(config, original.epoch, to, _drops(original.pieces, to), validations)
-    _measure_every_step(config)
+    _measure_as_often(config, factor)
     return Replica(
         config,
         speed,
@@ -210,6 +214,14 @@ def _scale_optimizer(
             yield "angle", f"angle × {math.sqrt(factor):.3g}"
 
 
+def _micro_batches(config: Config) -> int:
+    return int(config.optim_wrapper.get("accumulative_counts") or 1)
+
+
+def _steps(config: Config) -> int:
+    return int(config.train_cfg.max_iters) // _micro_batches(config)
+
+
 def _drops(pieces: Sequence[Segment], to: TimeMap) -> list[int]:
     return [
         to(after.start)
@@ -218,10 +230,16 @@ def _drops(pieces: Sequence[Segment], to: TimeMap) -> list[int]:
     ]
 
 
-def _measure_every_step(config: Config) -> None:
+def _measure_as_often(config: Config, factor: float) -> None:
+    """Measure every step; representations and noise as often in a relaxation time as before."""
     for hook in config.get("custom_hooks", []):
         if type_name(hook) == "SMDHook":
             hook.interval = 1
+            for measure in (hook.get("representation"), hook.get("noise")):
+                if measure is not None:
+                    measure.interval = max(1, round(measure.interval / factor))
+        if type_name(hook) == "SNRCorrectionHook":
+            hook.interval = max(1, round(hook.get("interval", 10) / factor))
 
 
 def _cuts(original: _Original, factor: float, kept: float) -> Iterable[str]:

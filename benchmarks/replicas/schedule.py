@@ -149,7 +149,12 @@ def _ending(new: dict[str, Any], old: Mapping[str, Any], place: Place) -> None:
         new["end"] = new.get("begin", 0) + place(old["end"] - old.get("begin", 0))
 
 
+def _share(new: dict[str, Any], old: Mapping[str, Any], place: Place, converted: int) -> None:
+    new["total"] = place(old["total"])
+
+
 _POSITIONS = {
+    "WarmupShareLR": _share,
     "MultiStepLR": _multi_step,
     "LinearLR": _until_reached,
     "ConstantLR": _until_reached,

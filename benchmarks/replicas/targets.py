@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from benchmarks.components import type_name
 from benchmarks.errors import UsageError
-from benchmarks.replicas.folders import coco_files, image_side, number_of_classes
+from benchmarks.replicas.folders import coco_files, image_side, number_of_classes, vocabulary
 
 PIECES = Path(__file__).resolve().parents[2] / "configs" / "replica"
 TAKEN = ("model", "train_dataloader", "val_dataloader", "val_evaluator", "val_cfg", "default_scope")
@@ -23,8 +23,13 @@ SMALL_NETS = {
     "FasterRCNN": "digit-scenes_faster-rcnn.py",
     "RetinaNet": "digit-scenes_retinanet.py",
 }
+TASKS = ("classification", "detection", "language")
+_TASK_OF = {"CocoMetric": "detection", "TokenLoss": "language"}
+"""By what evaluates it; anything else is classification."""
 LABEL_NOISE = 0.3
 """Share of labels redrawn in training: without lasting gradients there is no equilibrium."""
+MICRO_BATCHES = 2
+"""Of a language model's step: the ranks between which noise is seen at full size are one here."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Target:
     """What replicas are made for.
 
     Attributes:
-        task: ``"classification"`` or ``"detection"``.
+        task: ``"classification"``, ``"detection"`` or ``"language"``.
         embedded: Whether it is a small net on the suite's own data.
         fit: Gives a copy of a config, with the original's schedule still, model and data; and
             says in a few words what they are.
@@ -44,31 +49,44 @@ class Target:
 
 
 def task_of(config: Config) -> str:
-    """``"detection"`` for what evaluates boxes, else ``"classification"``."""
+    """What a config trains, by what it is evaluated by: classification, if nothing else."""
     evaluators = config.get("val_evaluator") or {}
     first = evaluators if isinstance(evaluators, Mapping) else evaluators[0]
-    return "detection" if type_name(first) == "CocoMetric" else "classification"
+    return _TASK_OF.get(type_name(first), "classification")
 
 
 def embedded_target(task: str) -> Target:
     """Small nets on data that the suite itself makes, in ``data/demo``.
 
     For classification a BN ResNet of 9 convolutions on digits with label noise, for detection
-    a BN miniature of Mask R-CNN, Faster R-CNN or RetinaNet on scenes of digits.
+    a BN miniature of Mask R-CNN, Faster R-CNN or RetinaNet on scenes of digits, for language a
+    GPT of two layers on the characters of a novel.
 
     Args:
-        task: ``"classification"`` or ``"detection"``.
+        task: ``"classification"``, ``"detection"`` or ``"language"``.
 
     Raises:
         UsageError: There is no such task.
     """
-    if task not in ("classification", "detection"):
-        raise UsageError(f"no embedded replica for {task}: classification and detection have one")
-    return Target(task, True, _embedded if task == "classification" else _embedded_detector)
+    fit = {
+        "classification": _embedded_classifier,
+        "detection": _embedded_detector,
+        "language": _embedded_language_model,
+    }
+    if task not in fit:
+        raise UsageError(f"no embedded replica for {task}: there is one for {', '.join(fit)}")
+    return Target(task, True, fit[task])
 
 
-def _embedded(config: Config) -> tuple[Config, str]:
+def _embedded_classifier(config: Config) -> tuple[Config, str]:
     return _with_piece(config, "digits.py"), "a small ResNet on digits"
+
+
+def _embedded_language_model(config: Config) -> tuple[Config, str]:
+    fitted = _uncompiled(_with_piece(config, "text.py"))
+    # one process sees the noise of gradients between micro-batches
+    fitted.optim_wrapper.accumulative_counts = MICRO_BATCHES
+    return fitted, "a small GPT on characters"
 
 
 def _embedded_detector(config: Config) -> tuple[Config, str]:
@@ -97,12 +115,15 @@ def folder_target(path: str | Path) -> Target:
     Args:
         path: ``{train,val}/<class>/*`` for classification; for detection ``annotations/``
             with ``instances_train*.json`` and ``instances_val*.json``, and beside it a folder
-            of images for each, named by what follows ``instances_``.
+            of images for each, named by what follows ``instances_``; for language
+            ``{train,val}.bin``, as ``python -m benchmarks prepare`` writes them.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: It is none of these.
     """
     folder = Path(path)
+    if (folder / "train.bin").is_file():
+        return Target("language", False, lambda config: _on_tokens(config, folder))
     if (folder / "annotations").is_dir():
         files = coco_files(folder)
         return Target("detection", False, lambda config: _on_scenes(config, folder, files))
@@ -154,6 +175,24 @@ def _on_scenes(
         head["num_classes"] = len(classes)
     _draw_forever(fitted)
     return fitted, f"{_called(config)} on {folder.name}"
+
+
+def _on_tokens(config: Config, folder: Path) -> tuple[Config, str]:
+    fitted = _uncompiled(_without_tests(config))
+    for split in ("train", "val"):
+        fitted[f"{split}_dataloader"].dataset.data_root = str(folder)
+    fitted.model.vocab_size = vocabulary(folder) or fitted.model.vocab_size
+    micro = max(1, int(fitted.train_dataloader.batch_size) // MICRO_BATCHES)
+    fitted.train_dataloader.batch_size = micro
+    fitted.optim_wrapper.accumulative_counts = MICRO_BATCHES
+    return fitted, f"{_called(config)} on {folder.name}"
+
+
+def _uncompiled(config: Config) -> Config:
+    """Let it train anywhere: bfloat16 and compiling are for GPUs at full size."""
+    config.pop("compile", None)
+    config.optim_wrapper.type = "OptimWrapper"
+    return config
 
 
 def _category_names(annotations: Path) -> tuple[str, ...]:

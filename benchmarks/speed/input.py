@@ -48,21 +48,23 @@ Source = Callable[[list[list[int]]], Iterator[Batch]]
 
 @dataclass(frozen=True)
 class Throughput:
-    """How many images a second each part gets through.
+    """How many items a second each part gets through.
 
     Attributes:
         workers: Processes of the loader; 0: it runs in the training process.
-        batch_size: Images per batch.
-        images_per_second: Per key of ``WHAT``, one figure per round.
+        batch_size: Items per batch.
+        items_per_second: Per key of ``WHAT``, one figure per round.
+        items: What an item is: images, or a language model's sequences.
     """
 
     workers: int
     batch_size: int
-    images_per_second: dict[str, list[float]]
+    items_per_second: dict[str, list[float]]
+    items: str = "images"
 
     def median(self, what: str) -> float:
-        """Images per second, the median of the rounds."""
-        return float(np.median(self.images_per_second[what]))
+        """Items per second, the median of the rounds."""
+        return float(np.median(self.items_per_second[what]))
 
 
 class OneItem(Dataset[Any]):
@@ -163,10 +165,11 @@ def measure(runner: Runner, batches: int) -> Throughput:
             planned = list(islice(indices, margin + batches + margin))
             source, consume = parts[name]
             seconds = time_batches(source(planned), consume, watch, margin, batches)
-            images = sum(map(len, planned[margin : margin + batches]))
-            figures[name].append(images / seconds)
+            count = sum(map(len, planned[margin : margin + batches]))
+            figures[name].append(count / seconds)
         order = order[1:] + order[:1]
-    return Throughput(loader.num_workers, len(planned[0]), figures)
+    items = getattr(loader.dataset, "items", Throughput.items)
+    return Throughput(loader.num_workers, len(planned[0]), figures, items)
 
 
 def time_batches(
@@ -227,7 +230,8 @@ def bottleneck(throughput: Throughput) -> str:
     """Say in one sentence which part is the slower, and what that costs."""
     loader, step, both = (throughput.median(what) for what in ("loader", "step", "both"))
     reached = f"training reaches {both / step:.0%} of the step's own speed"
-    speeds = f"{_figure(loader)} images/s delivered, {_figure(step)} images/s trained on"
+    unit = f"{throughput.items}/s"
+    speeds = f"{_figure(loader)} {unit} delivered, {_figure(step)} {unit} trained on"
     if throughput.workers == 0:
         return (
             f"Loader and step take turns in one process (num_workers=0; {speeds} by themselves): "
@@ -245,16 +249,17 @@ def report(about: Sequence[str], throughput: Throughput) -> list[str]:
         "# The input pipeline beside the training step",
         "",
         *about,
-        f"- images per batch: {throughput.batch_size}; loader workers: {throughput.workers}",
+        f"- {throughput.items} per batch: {throughput.batch_size}; "
+        f"loader workers: {throughput.workers}",
         "",
         bottleneck(throughput),
         "",
-        "Images per second: median (10th to 90th percentile of the rounds).",
+        "Median (10th to 90th percentile of the rounds).",
         "",
-        "| what | images/s |",
+        f"| what | {throughput.items}/s |",
         "| --- | --- |",
         *(
-            f"| {what} | {_spread(throughput.images_per_second[name])} |"
+            f"| {what} | {_spread(throughput.items_per_second[name])} |"
             for name, what in WHAT.items()
         ),
     ]

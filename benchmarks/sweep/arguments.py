@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="DIR",
-        help="time-scaled: on data sets in ImageNet's or COCO's layout; without one, small "
-        "networks on the demo's digits",
+        help="time-scaled: on data sets in ImageNet's, COCO's or nanoGPT's layout; without one, "
+        "small networks on the demo's digits and characters",
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="EXPERIMENT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[], help="default: the suite's")

@@ -29,6 +29,7 @@ from benchmarks.launch import preflight
 from benchmarks.pipelines import mmcv_ops
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
+from benchmarks.pipelines.demo_data.text import write_text
 from smd_hooks.analysis import Run
 
 from .arguments import add_arguments, command_line
@@ -201,10 +202,9 @@ def _plan(root: Path, trainings: Sequence[Training]) -> None:
 
 
 def _write_demo_data(runs: Sequence[SweepRun]) -> None:
-    if any(run.detects for run in runs):
-        write_scenes(DATA)
-    if not all(run.detects for run in runs):
-        write_digits(DATA)
+    writers = {"classification": write_digits, "detection": write_scenes, "language": write_text}
+    for task in {run.task for run in runs}:
+        writers[task](DATA)
 
 
 def _check_first(runs: Sequence[SweepRun], root: Path) -> None:

@@ -19,7 +19,7 @@ from smd_hooks.planning.epochs import processes_of
 from smd_hooks.records import PlannedRun
 
 from .sources import Source
-from .suite import Experiment, Tuning
+from .suite import Axis, Experiment, Tuning
 
 TUNING_ROLE = "tune-"
 """What the roles of tuning runs begin with, so that no claim takes them for its own."""
@@ -62,15 +62,15 @@ class SweepRun:
         return config
 
     @property
-    def detects(self) -> bool:
-        """Whether it trains a detector."""
-        return task_of(self.source.config) == "detection"
+    def task(self) -> str:
+        """What it trains: ``"classification"``, ``"detection"`` or ``"language"``."""
+        return task_of(self.source.config)
 
     @property
     def steps(self) -> tuple[bool, int]:
-        """How long it takes, to be compared: detection before classification, then iterations."""
+        """How long it takes, to be compared: detection before all others, then iterations."""
         loop = self.source.config.train_cfg
-        return self.detects, loop.get("max_iters") or loop.get("max_epochs") or 0
+        return self.task == "detection", loop.get("max_iters") or loop.get("max_epochs") or 0
 
     @property
     def iterations(self) -> int:
@@ -86,7 +86,8 @@ class SweepRun:
     def launched_on(self) -> str:
         """Say in words what it is made for."""
         number, loader = self.processes, self.config.train_dataloader
-        return f"{number} GPU{'s' if number > 1 else ''} × {loader.get('batch_size')} images"
+        examples = "sequences" if self.task == "language" else "images"
+        return f"{number} GPU{'s' if number > 1 else ''} × {loader.get('batch_size')} {examples}"
 
     def training(self, root: Path, overrides: Sequence[str], resume: bool) -> Training:
         """Make a training of it.
@@ -151,7 +152,8 @@ def expand(
         return _tuning_runs(experiment.name, experiment.tuning, sources)
     runs = []
     for role, source in sources.items():
-        for values in itertools.product(*(axis.values for axis in experiment.grid)):
+        axes = [_values(axis, source, f"{experiment.name}, {role}") for axis in experiment.grid]
+        for values in itertools.product(*axes):
             chosen = list(zip(experiment.grid, values, strict=True))
             options = {axis.name: value for axis, value in chosen}
             settings = {axis.key: value for axis, value in chosen}
@@ -159,6 +161,13 @@ def expand(
                 place = experiment.name, role, seed
                 runs.append(SweepRun(*place, source, options, settings, explores=bool(options)))
     return runs
+
+
+def _values(axis: Axis, source: Source, where: str) -> Sequence[float]:
+    if not axis.factors:
+        return axis.values
+    own = own_value(source, axis, where)
+    return [float(f"{own * factor:.6g}") for factor in axis.factors]
 
 
 def _tuning_runs(name: str, tuning: Tuning, sources: Mapping[str, Source]) -> list[SweepRun]:
@@ -194,17 +203,17 @@ def tuned_runs(
     ]
 
 
-def own_value(source: Source, tuning: Tuning, where: str) -> float:
-    """Return what a config itself sets the tuned option to.
+def own_value(source: Source, option: Tuning | Axis, where: str) -> float:
+    """Return what a config itself sets an option to.
 
     Raises:
         UsageError: It sets no number there.
     """
     value: Any = source.config.to_dict()
-    for key in tuning.key.split("."):
+    for key in option.key.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"{where}: {source.path} sets no number '{tuning.key}' to be tuned")
+        raise UsageError(f"{where}: {source.path} sets no number '{option.key}' to be multiplied")
     return float(value)
 
 

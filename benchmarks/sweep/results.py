@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from rich.console import Console
 from benchmarks.provenance import provenance
 from smd_hooks.analysis import Run, agreement_table, load_runs, write_table
 from smd_hooks.analysis.claims.ledger import experiments, ledger
-from smd_hooks.analysis.figures import draw_angular_updates
+from smd_hooks.analysis.figures import draw_angular_updates, first_updates, sweep_panels
+from smd_hooks.analysis.report.sweeps import find_sweeps
 from smd_hooks.analysis.table.formats import render_terminal
 from smd_hooks.analysis.table.grouping import group_rows
 from smd_hooks.records.schema import FOLDER
 
+from .gaps import EXPLANATION, SHOWN, compares_warmups, gap_table
 from .plan import TUNING_ROLE
 from .studies import Study
 from .suite import Suite
@@ -27,6 +29,8 @@ from .tuning import BUDGET, budget, tuned_table
 
 _WORTH_A_PROCESS = 250e6
 """Bytes of samples: some 15 seconds of scoring, where a process takes 5 to import all it needs."""
+_DPI = 110
+_ANGLES = "Measured angular updates against predicted ones"
 _MOST_COLUMNS = 4
 """Runs beside each other in a figure."""
 _TOLD = ["claim", "says", "source", "criterion", "measured", "verdict"]
@@ -109,16 +113,39 @@ class Outcome:
         ]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
+    @cached_property
+    def gaps(self) -> pd.DataFrame:
+        """One row per role of each experiment with a grid of warmups; empty if there is none."""
+        roles = {
+            one.name: one.configs for one in self.suite.experiments if compares_warmups(one.grid)
+        }
+        found = [one for one in experiments(self.runs) if one.name in roles]
+        names = [one.name for one in found]
+        tables = []
+        for one in found:  # of replicas on other data, which one
+            name = one.name if names.count(one.name) == 1 else f"{one.name}, {one.scale}"
+            tables.append(gap_table(replace(one, name=name), roles[one.name]))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
     def show(self, console: Console) -> None:
         """Print the tables over seeds, of tuned experiments, and of claims."""
         if not self.runs:
             console.print(f"no run of this suite is in {self.root}")
             return
-        told = ["run", "runs", "status", "accuracy/top1", "coco/bbox_mAP", "coco/segm_mAP"]
+        told = [
+            "run",
+            "runs",
+            "status",
+            "accuracy/top1",
+            "coco/bbox_mAP",
+            "coco/segm_mAP",
+            "val/loss",
+        ]
         told += ["angle_ratio", "in_equilibrium", "trajectory_error", "norm_ratio"]
         columns = [c for c in self.seeds if c.removesuffix("_mean").removesuffix("_std") in told]
         checked = self.claims[self.claims["measured"] != ""]
         tables = [self.seeds[columns], self.tuned.drop(columns=BUDGET, errors="ignore")]
+        tables.append(self.gaps[SHOWN] if len(self.gaps) else self.gaps)
         for table in [*tables, checked[["claim", "verdict", "measured"]]]:
             if len(table):
                 console.out(render_terminal(table, console.width), "", sep="\n", highlight=False)
@@ -140,13 +167,15 @@ class Outcome:
             trained: How many runs it trained; the others were there.
         """
         tables = {"experiments": self.experiments, "table": self.table, "seeds": self.seeds}
-        for name, table in {**tables, "tuned": self.tuned, "claims": self.claims}.items():
+        tables |= {"tuned": self.tuned, "gaps": self.gaps, "claims": self.claims}
+        for name, table in tables.items():
             for suffix in ("csv", "md"):  # of an earlier sweep, perhaps
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
             if len(table):
                 write_table(table, folder / f"{name}.csv")
                 write_table(table[_TOLD] if name == "claims" else table, folder / f"{name}.md")
-        figures = [name for study in self.studies if (name := self._draw(study, folder))]
+        figures = {name: _ANGLES for study in self.studies if (name := self._draw(study, folder))}
+        figures |= self._draw_sweeps(folder)
         about = provenance(command, seconds)
         there = sum(run.launched for run in self.runs)
         about.append(f"- runs: {there}, {trained} of them trained by this command")
@@ -173,15 +202,30 @@ class Outcome:
                 return ""
         return name
 
-    def _readme(self, folder: Path, about: Sequence[str], figures: Sequence[str]) -> list[str]:
+    def _draw_sweeps(self, folder: Path) -> dict[str, str]:
+        """Draw grids of a learning rate and another option; return names and captions."""
+        drawn = {}
+        for sweep in find_sweeps(self.runs):
+            name = f"{sweep.experiment}.png"
+            sweep_panels(sweep).savefig(folder / name, dpi=_DPI)
+            drawn[name] = f"{sweep.metric} against the learning rate"
+            if (starts := first_updates(sweep)) is not None:
+                name = f"{sweep.experiment}-first-updates.png"
+                starts.savefig(folder / name, dpi=_DPI)
+                drawn[name] = "Sizes of the first updates"
+        return drawn
+
+    def _readme(self, folder: Path, about: Sequence[str], figures: Mapping[str, str]) -> list[str]:
         lines = [f"# {self.suite.name}", "", self.suite.paper + ".", "", *about, ""]
         lines += [_content(folder / "experiments.md")]
         lines += [f"## Claims: {self.count().removeprefix('claims: ')}", ""]
         lines += [_content(folder / "claims.md")]
         if len(self.tuned):
             lines += ["## Tuned", "", *_budgets(self.studies), "", _content(folder / "tuned.md")]
+        if len(self.gaps):
+            lines += ["## What a warmup gains", "", EXPLANATION, "", _content(folder / "gaps.md")]
         lines += ["## Mean ± standard deviation over seeds", "", _content(folder / "seeds.md")]
-        lines += [f"![Measured angular updates against predicted ones]({name})" for name in figures]
+        lines += [f"![{caption}]({name})" for name, caption in figures.items()]
         return [*lines, "", "Each run: [table.md](table.md)."] if len(self.table) else lines
 
 

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from benchmarks.errors import UsageError
 from benchmarks.launch import command as launch
-from benchmarks.replicas import Target, embedded_target, folder_target, time_scale
+from benchmarks.replicas import TASKS, Target, embedded_target, folder_target, time_scale
 
 from .suite import Experiment, Options, ReplicaPart
 
@@ -72,7 +72,7 @@ def replicas(
         UsageError: A schedule cannot be scaled.
     """
     configs = {role: source.config for role, source in originals.items()}
-    scaled = time_scale(configs, target, part.longest, part.validations)
+    scaled = time_scale(configs, target, part.longest, part.validations, part.fastest)
     of = {role: role for role in configs} | {role: c.of for role, c in part.controls.items()}
     sources = {}
     for role, origin in of.items():
@@ -110,14 +110,14 @@ def find_targets(folders: Sequence[Path]) -> dict[str, Target]:
     """Return what replicas train on, by task.
 
     Args:
-        folders: Data sets in the layout of ImageNet (class folders) or COCO (annotations);
-            none for the small networks on the demo's digits.
+        folders: Data sets in the layout of ImageNet (class folders), of COCO (annotations) or of
+            nanoGPT (token files); none for the small networks on the suite's own data.
 
     Raises:
         UsageError: A folder holds no data set, or two hold one of the same task.
     """
     if not folders:
-        return {task: embedded_target(task) for task in ("classification", "detection")}
+        return {task: embedded_target(task) for task in TASKS}
     targets: dict[str, Target] = {}
     for folder in folders:
         target = folder_target(folder)

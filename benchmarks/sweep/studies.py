@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.errors import UsageError
@@ -118,7 +118,7 @@ def studies_of(
                 continue
             own = experiment.seeds
             if targets is not None and not isinstance(part, str):
-                own = part.seeds
+                own, experiment = part.seeds, replace(experiment, grid=part.grid)
                 sources = replicas(experiment, part, sources, targets[task], overrides)
             studies.append(Study(experiment, sources, seeds or own))
     return studies, not_run

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ class Axis:
         name: Its short name, in the names of runs.
         key: What it sets in the config, by dotted path.
         values: What it is set to, one run each.
+        factors: In place of them, what each config's own value is multiplied by.
     """
 
     name: str
     key: str
-    values: tuple[float, ...]
+    values: tuple[float, ...] = ()
+    factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,18 +84,23 @@ class ReplicaPart:
     Attributes:
         seeds: Its seeds.
         longest: Stages at a constant learning rate are cut to so many relaxation times.
+        fastest: The time scale's factor at most: a grid may have larger learning rates, which
+            relax faster, than the configs.
         validations: How often a run is validated, about, besides around its drops.
         options: What is set in the replicas, by role; of the role ``""`` in all of them.
         embedded_options: The same where the model is one of the small ones.
         controls: Roles beside the experiment's, on the first seed.
+        grid: In place of the experiment's: fewer of each option's values, or factors.
     """
 
     seeds: tuple[int, ...]
     longest: float
+    fastest: float
     validations: int
     options: Mapping[str, Options]
     embedded_options: Mapping[str, Options]
     controls: Mapping[str, Control]
+    grid: tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
@@ -164,15 +172,16 @@ def _experiment(content: Any, where: str) -> Experiment:
     configs = entry.take("runs", dict)
     _check_configs(configs, where)
     seeds = entry.take_several("seeds", int)
+    grid = tuple(_axis(k, v, where) for k, v in entry.take("grid", dict, {}).items())
     experiment = Experiment(
         name,
         entry.take("figure", str),
         configs,
         seeds,
         entry.take_several("claims", str, ()),
-        tuple(_axis(k, v, where) for k, v in entry.take("grid", dict, {}).items()),
+        grid,
         _tuning(entry.take("tune", dict, None), where),
-        _replica(entry.take("replica", (dict, str), {}), seeds, configs, where),
+        _replica(entry.take("replica", (dict, str), {}), seeds, configs, grid, where),
     )
     entry.end()
     _check_claims(experiment, where)
@@ -209,9 +218,28 @@ def _check_claims(experiment: Experiment, where: str) -> None:
 def _axis(name: str, content: Any, where: str) -> Axis:
     _check_name(name, f"{where}, grid")
     entry = Entry(content, f"{where}, grid, {name}")
-    axis = Axis(name, entry.take("key", str), entry.take_several("values", (int, float)))
+    if ("values" in content) == ("factors" in content):
+        raise UsageError(f"{entry.where}: give values, or factors of the configs' own")
+    key, numbers = entry.take("key", str), (int, float)
+    if "values" in content:
+        axis = Axis(name, key, values=entry.take_several("values", numbers))
+    else:
+        axis = Axis(name, key, factors=entry.take_several("factors", numbers))
     entry.end()
     return axis
+
+
+def _fewer(grid: tuple[Axis, ...], chosen: Mapping[str, Any], where: str) -> tuple[Axis, ...]:
+    """Leave of each axis what is chosen; all of those that nothing is said of."""
+    entry, fewer = Entry(chosen, where), []
+    for axis in grid:
+        known = axis.values or axis.factors
+        left = entry.take_several(axis.name, (int, float), known)
+        if unknown := [value for value in left if value not in known]:
+            raise UsageError(f"{where}: {axis.name} has no {unknown[0]:g} at full size")
+        fewer.append(replace(axis, values=left) if axis.values else replace(axis, factors=left))
+    entry.end()
+    return tuple(fewer)
 
 
 def _tuning(content: Mapping[str, Any] | None, where: str) -> Tuning | None:
@@ -233,7 +261,11 @@ def _tuning(content: Mapping[str, Any] | None, where: str) -> Tuning | None:
 
 
 def _replica(
-    content: Mapping[str, Any] | str, seeds: tuple[int, ...], roles: Collection[str], where: str
+    content: Mapping[str, Any] | str,
+    seeds: tuple[int, ...],
+    roles: Collection[str],
+    grid: tuple[Axis, ...],
+    where: str,
 ) -> ReplicaPart | str:
     if isinstance(content, str):
         return content
@@ -242,10 +274,12 @@ def _replica(
     part = ReplicaPart(
         entry.take_several("seeds", int) if "seeds" in content else seeds,
         float(entry.take("longest", (int, float), 10.0)),
+        float(entry.take("fastest", (int, float), math.inf)),
         entry.take("validations", int, VALIDATIONS),
         entry.take("options", dict, {}),
         entry.take("embedded_options", dict, {}),
         {role: _control(one, f"{where}, control {role}") for role, one in controls.items()},
+        _fewer(grid, entry.take("grid", dict, {}), f"{where}, replica, grid"),
     )
     entry.end()
     _check_roles(part.options, {"", *roles}, f"{where}, options")

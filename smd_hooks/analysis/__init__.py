@@ -1,7 +1,7 @@
 """From records to tables and reports. pandas, no torch; nothing of a run is executed.
 
 Rooms, each importing from those before it only: agreement, diagnosis, reading, claims, table,
-report. forecast stands beside them: it speaks of runs that do not exist yet.
+report, figures. forecast stands beside them: it speaks of runs that do not exist yet.
 """
 
 from .agreement.prediction import predict

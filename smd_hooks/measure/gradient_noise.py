@@ -1,4 +1,4 @@
-"""Signal-to-noise ratio of gradients, and the batch size at which they agree.
+"""Signal-to-noise ratio of gradients, the batch size at which they agree, and their momentum.
 
 The two batch sizes that :mod:`smd_hooks.theory.gradient_noise` needs are there anyway:
 micro-batches, of gradient accumulation or of data-parallel processes, and all of a step.
@@ -19,10 +19,21 @@ from torch import Tensor, distributed
 from torch.optim import Optimizer
 
 from ..theory.gradient_noise import NoiseAverage, two_batch_estimate
+from .momentum_alignment import momentum_alignments
 from .never_measured import NeverMeasured
 from .parameters import is_measurable
 from .representation import StepCount, match_layers, refuse_sharded
 from .stepping import AroundStep
+
+_COLUMNS = {
+    "step": np.int64,
+    "parameter": np.str_,
+    "signal": np.float64,
+    "noise": np.float64,
+    "signal_to_noise": np.float64,
+    "critical_batch_size": np.float64,
+    "gradient_momentum_alignment": np.float64,
+}
 
 
 @dataclass
@@ -35,7 +46,7 @@ class _MicroBatches:
 
 
 class GradientNoiseProbe:
-    """Measures gradient signal and noise of named layers at optimizer steps.
+    """Measures gradient signal, noise and alignment of named layers at optimizer steps.
 
     Small batches are the micro-batches of gradient accumulation, the processes of data
     parallelism, or both; the large one is all of the step. Gradients are read as each
@@ -170,11 +181,11 @@ class GradientNoiseProbe:
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._count.attempts % self.interval == 0:
-            self._measure()
+            self._measure(optimizer)
         self._seen = {}
         self._count.advance(optimizer)
 
-    def _measure(self) -> None:
+    def _measure(self, optimizer: Optimizer) -> None:
         micro_batches = max((seen.count for seen in self._seen.values()), default=0)
         processes = distributed.get_world_size() if _parallel() else 1
         # whether to communicate must depend on nothing that processes may differ in
@@ -217,7 +228,8 @@ class GradientNoiseProbe:
             self.batch_size,
             self.batch_size * batches,
         )
-        self._samples.append((replace(self._count), torch.stack((signal, noise))))
+        alignment = momentum_alignments(optimizer, self._watched.values())
+        self._samples.append((replace(self._count), torch.stack((signal, noise, alignment))))
 
     def memory(self) -> dict[str, list[tuple[float, float]]]:
         """Return the drained estimates that ratios are still taken over, for a checkpoint."""
@@ -242,14 +254,18 @@ class GradientNoiseProbe:
         Returns:
             Columns of equal length, one entry per step and parameter: ``step``,
             ``parameter``, ``signal`` (estimate of ‖ḡ‖²; may be negative), ``noise`` (of
-            E‖gᵢ − ḡ‖²), ``signal_to_noise`` (φ) and ``critical_batch_size`` (examples);
-            the ratios are NaN where the mean signal or noise is not positive.
+            E‖gᵢ − ḡ‖²), ``signal_to_noise`` (φ), ``critical_batch_size`` (examples) and
+            ``gradient_momentum_alignment`` (the cosine of the step's gradient and the
+            momentum before the step, −1…1, see :func:`~smd_hooks.measure.momentum_alignment.
+            momentum_alignments`). The ratios are NaN where the mean signal or noise is not
+            positive, the cosine where there is no momentum.
         """
         samples, self._samples = self._samples, []
         rows = []
         for count, estimates in samples:
             step = count.step()
-            for name, (signal, noise) in zip(self._watched, estimates.T.tolist(), strict=True):
+            told = zip(self._watched, estimates.T.tolist(), strict=True)
+            for name, (signal, noise, alignment) in told:
                 if not (math.isfinite(signal) and math.isfinite(noise)):
                     continue
                 self._never.count(name, measured=bool(signal or noise))
@@ -258,14 +274,12 @@ class GradientNoiseProbe:
                 average = self._averages[name]
                 average.add(signal, noise)
                 snr, critical = average.signal_to_noise, average.critical_batch_size
-                rows.append((step, name, signal, noise, snr, critical))
+                rows.append((step, name, signal, noise, snr, critical, alignment))
         self._never.say()
-        names = ("step", "parameter", "signal", "noise", "signal_to_noise", "critical_batch_size")
-        types = (np.int64, np.str_, *[np.float64] * 4)
-        columns = zip(*rows, strict=True) if rows else ((),) * len(names)
+        columns = zip(*rows, strict=True) if rows else ((),) * len(_COLUMNS)
         return {
             name: np.array(column, dtype)
-            for name, column, dtype in zip(names, columns, types, strict=True)
+            for (name, dtype), column in zip(_COLUMNS.items(), columns, strict=True)
         }
 
 

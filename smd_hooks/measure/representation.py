@@ -32,13 +32,19 @@ POSITIONS = 1024
 """Positions (rows of a linear layer) up to which more examples are taken."""
 
 
-def match_layers(who: str, patterns: str | Iterable[str], names: Iterable[str]) -> list[str]:
+def match_layers(
+    who: str,
+    patterns: str | Iterable[str],
+    names: Iterable[str],
+    what: str = "layer with a matrix that the optimizer trains",
+) -> list[str]:
     """Names that one of the shell-style patterns matches, in the order of ``names``.
 
     Args:
         who: Whose argument ``layers`` this is, for the message.
         patterns: Module names or patterns such as ``'*.attn.*'``; ``*`` crosses dots.
         names: The layers there are.
+        what: What they are, for the message.
 
     Raises:
         ValueError: There is no pattern, or one that matches nothing.
@@ -50,8 +56,7 @@ def match_layers(who: str, patterns: str | Iterable[str], names: Iterable[str]) 
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(
-                f"{who}: layers={pattern!r} matches no layer with a matrix that the optimizer "
-                f"trains; there are: {there or 'none'}"
+                f"{who}: layers={pattern!r} matches no {what}; there are: {there or 'none'}"
             )
     return [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
 
@@ -133,12 +138,17 @@ def some_examples(layer: Layer, inputs: Tensor) -> Tensor:
         At most max(:data:`EXAMPLES`, :data:`POSITIONS` / positions per example) of them.
     """
     inputs = inputs.detach()
+    period = 1
     if isinstance(layer, nn.Linear):
+        period = math.prod(inputs.shape[1:-1])
         inputs = inputs.reshape(-1, inputs.shape[-1])
     elif inputs.ndim < layer.weight.ndim:
         inputs = inputs.unsqueeze(0)
     positions = max(1, math.prod(inputs.shape[2:]))
     stride = max(1, math.ceil(len(inputs) / max(EXAMPLES, POSITIONS // positions)))
+    # else it meets the same positions in every sequence, and first tokens are not like others
+    while math.gcd(stride, period) > 1:
+        stride += 1
     return inputs[::stride].clone()
 
 
@@ -165,6 +175,8 @@ class RepresentationProbe:
     A layer that was not called, or has no gradient, leaves no row; so does one whose
     weight another module uses without calling it (``out_proj`` of
     ``nn.MultiheadAttention``). Draining warns of layers that were never measured.
+    Embeddings have no response to compare, and a head that borrows an embedding's weight
+    (GPT-2's) is no module: neither can be named.
 
     Args:
         optimizer: Any ``torch.optim.Optimizer``.
@@ -203,7 +215,7 @@ class RepresentationProbe:
             for name, module in model.named_modules()
             if isinstance(module, Layer) and id(module.weight) in held
         }
-        names = match_layers(who, layers, there)
+        names = match_layers(who, layers, there, "Linear or Conv that the optimizer trains")
         refuse_sharded(who, {name: there[name].weight for name in names})
         self.interval = interval
         self._count = StepCount(first_step)

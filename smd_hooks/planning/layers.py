@@ -27,6 +27,7 @@ from ..measure.structure import Destination, destinations
 SIZES = (256, 224)
 """Sides of the square images that are tried, pixels; some networks take only one."""
 BATCH = 2
+LENGTH = 16
 FROZEN = "frozen (requires_grad=False)"
 EVAL_MODE = "its BatchNorm is in eval mode (norm_eval or frozen statistics)"
 NO_NORM = "no norm follows: another weight, a sum or the loss comes first"
@@ -153,7 +154,7 @@ def _outputs(model: nn.Module) -> Iterator[Any]:
     if isinstance(getattr(model, "backbone", None), nn.Module):
         yield from _parts(model)
         return
-    whole = _first_that_runs([partial(model, x) for x in _images(model)])
+    whole = _first_that_runs([partial(model, x) for x in (*_tokens(model), *_images(model))])
     if whole is not None:
         yield whole
         return
@@ -194,6 +195,14 @@ def _roi_parts(roi_head: nn.Module) -> Iterator[Any]:
         out = _first_that_runs([partial(head, rois), partial(head, rois.flatten(1))])
         if out is not None:
             yield out
+
+
+def _tokens(model: nn.Module) -> Iterator[Tensor]:
+    """Yield token ids for a model with tables to look them up in."""
+    tables = [len(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)]
+    if tables:  # no longer than the table of positions
+        shape = BATCH, min(LENGTH, *tables)
+        yield torch.zeros(shape, dtype=torch.int64, device="meta")
 
 
 def _images(model: nn.Module) -> Iterator[Tensor]:

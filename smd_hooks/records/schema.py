@@ -52,7 +52,13 @@ LAYERS = pa.schema(
         ("value", pa.float64()),
     ]
 )
-"""What is sampled of some layers at intervals of its own: representation change, noise."""
+"""What is sampled of some layers at intervals of its own, a row a quantity.
+
+``representation_change``; and ``signal``, ``noise``, ``signal_to_noise``,
+``critical_batch_size`` and ``gradient_momentum_alignment``, as the columns of
+:meth:`smd_hooks.measure.GradientNoiseProbe.drain`. Readers take a quantity that is missing, as
+in older records, for one that was not measured.
+"""
 
 
 TABLES = {"samples": SAMPLES, "layers": LAYERS}

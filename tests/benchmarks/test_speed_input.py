@@ -105,8 +105,8 @@ def test_a_slow_data_set_is_the_bottleneck(
     monkeypatch.chdir(tmp_path)
     figures = timed([*options, "train_dataloader.num_workers=1"], tmp_path)
     assert figures["says"].startswith("The input pipeline is the bottleneck")
-    assert max(figures["images_per_second"]["loader"]) < 250
-    assert set(figures["images_per_second"]) == set(WHAT)
+    assert max(figures["items_per_second"]["loader"]) < 250
+    assert set(figures["items_per_second"]) == set(WHAT)
     printed = capsys.readouterr().out
     assert printed.startswith("# The input pipeline beside the training step")
     assert figures["says"] in printed

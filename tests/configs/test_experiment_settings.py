@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -21,12 +22,15 @@ from mmengine.registry import PARAM_SCHEDULERS
 from smd_hooks.theory import NoPrediction, UpdateRule, equilibrium_angle
 from tests.configs.comparing import CONFIGS, load
 
-FOLDERS = ("imagenet", "coco", "cifar10")
+FOLDERS = ("imagenet", "coco", "cifar10", "gpt")
 
 GOYAL = "×0.1 at 30 60 80 epochs"
 RE_90 = "warmup 0–1 epochs, cosine 1–90 epochs"
 RE_200 = "warmup 0–5 epochs, cosine 5–200 epochs"
 COCO_4X = "warmup 0–500 iterations, ×0.1 at 300000 340000 iterations"
+WARMUP_90 = f"share 0.0 of 450450 iterations, {GOYAL}"
+WARMUP_4X = "share 0.0 of 360000 iterations, ×0.1 at 300000 340000 iterations"
+TRAPEZOID = "share 0.05 of 5000 iterations, down 2500–5001 iterations"
 COCO_1X = "warmup 0–500 iterations, ×0.1 at 8 11 epochs"
 
 
@@ -72,15 +76,29 @@ def normalized(
     return rows
 
 
-_alike = 1 + 2 * sum(2 / math.pi * math.asin(0.9**lag) for lag in range(1, 500))
-SIGNS = math.sqrt((1 + 0.9) / (1 - 0.9) / _alike)
-"""Equilibrium angle of the sign of a running mean (β = .9), over that of the mean itself."""
+def signs(beta: float, nesterov: bool = False) -> float:
+    """Equilibrium angle of the sign of a momentum, over that of the momentum itself.
+
+    By the arcsine law for the correlation of signs, from the correlation of the momentum with
+    itself some steps before, which its weights on gradients give.
+    """
+    weights = (1 - beta) * beta ** np.arange(3000.0)
+    if nesterov:
+        weights = beta * weights
+        weights[0] += 1 - beta
+    lags = np.array([weights[lag:] @ weights[: len(weights) - lag] for lag in range(1500)])
+    alike = 2 / math.pi * np.arcsin(np.clip(lags / lags[0], -1, 1))
+    return math.sqrt((1 + beta) / (1 - beta) / (1 + 2 * alike[1:].sum()))
+
+
+SIGNS = signs(0.9)
 NO_WARMUP = dict(beta=0.98, nesterov=True, inverse_bias_correction=True)
 EPOCHS_90 = (256, "90 epochs", GOYAL, 3.244)
 SCRATCH = (16, "360000 iterations", COCO_4X, 1.451)
 FASTER = (16, "12 epochs", COCO_1X, 1.451)
 RETINA = (16, "12 epochs", COCO_1X, 1.026)
 FIG4 = (128, "200 epochs", "×0.1 at 60 120 160 epochs")
+GPT2 = (480, "5000 iterations", TRAPEZOID)
 SMALL, LARGE = (128, "200 epochs", RE_200), (2048, "200 epochs", RE_200)
 
 SOURCE = re.compile(
@@ -153,6 +171,41 @@ for _kind, _prefix in (("", ""), ("Rotational", "rotational-")):
     }
 
 
+for _folder, _stem, _tail, _like, _of in (
+    ("imagenet/resnet50_", "warmup-", "_8xb32-90e", "imagenet/resnet50_{}_8xb32-90e", WARMUP_90),
+    (
+        *("coco/mask-rcnn_r50_fpn_syncbn-scratch-", "warmup-", "_4x_coco"),
+        *("coco/mask-rcnn_r50_fpn_syncbn-scratch-{}_4x_coco", WARMUP_4X),
+    ),
+):
+    _plain = {"sgdm": _like.format("goyal").replace("-goyal", "")}
+    for _role in ("sgdm", "adamw", "lionar", "rotational-adamw"):
+        _row = TABLE[_plain.get(_role, _like.format(_role))]
+        TABLE[f"{_folder}{_stem}{_role}{_tail}"] = replace(_row, schedule=_of)
+    TABLE[f"{_folder}{_stem}lionar-bias{_tail}"] = replace(
+        _row,
+        optimizer=other("LionAR", _row.optimizer["lr"], 0.1, **NO_WARMUP),
+        schedule=_of,
+        # the momentum's memory is longer: (1 − β)/(1 + β) of .98, over that of .9
+        angle=_row.angle * math.sqrt((0.02 / 1.98) / (0.1 / 1.9)),
+    )
+_gpt_adam = dict(betas=(0.9, 0.95), eps=1e-8)
+TABLE |= {
+    f"gpt/gpt2-124m_{_name}_8xb60-5k": Row(_optimizer, *GPT2, _angle)
+    for _name, _optimizer, _angle in (
+        ("adamw", other("AdamW", 6e-4, 0.1, **_gpt_adam), 2.513),
+        ("rotational-adamw", other("RotationalAdamW", 6e-4, 0.1, **_gpt_adam), 2.513),
+        ("lion", other("Lion", 6e-5, 1.0), 1.627),
+        ("liona", other("LionA", 6e-4, 0.1), 2.513 * SIGNS),
+        ("liona-bias", other("LionA", 6e-4, 0.1, **NO_WARMUP), 1.101 * signs(0.98, nesterov=True)),
+        ("lionar", other("LionAR", 6e-4, 0.1), 2.513),
+        ("lionar-rrc", other("LionAR", 6e-4, 0.1), 2.513),
+        ("lionar-bias", other("LionAR", 6e-4, 0.1, **NO_WARMUP), 1.101),
+        ("lionar-no-momentum", other("LionAR", 6e-4, 0.1, beta=0.0), 10.954),
+    )
+}
+
+
 def schedulers_of(cfg: Config) -> list[Any]:
     found = cfg.get("param_scheduler") or []
     return found if isinstance(found, list) else [found]
@@ -161,6 +214,11 @@ def schedulers_of(cfg: Config) -> list[Any]:
 def in_words(scheduler: Any) -> str:
     begin, end = scheduler.get("begin", 0), scheduler.get("end")
     unit = "epochs" if scheduler.by_epoch else "iterations"
+    if scheduler.type == "WarmupShareLR":
+        return f"share {scheduler.share} of {scheduler.total} {unit}"
+    if scheduler.type == "LinearLR" and begin:
+        assert (scheduler.start_factor, scheduler.end_factor) == (1, 0)
+        return f"down {begin}–{end} {unit}"
     if scheduler.type == "LinearLR":
         assert scheduler.start_factor == 1e-3
         return f"warmup {begin}–{end} {unit}"

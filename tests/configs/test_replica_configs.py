@@ -31,7 +31,7 @@ def digits(name: str = "imagenet/resnet50_goyal_8xb32-90e", **options: Any) -> C
 
 def test_every_file_is_a_piece_of_some_replica() -> None:
     pieces = {path.name for path in (CONFIGS / "replica").glob("*.py")}
-    assert pieces == {"digits.py", *SMALL_NETS.values()}
+    assert pieces == {"digits.py", "text.py", *SMALL_NETS.values()}
 
 
 def write_a_digit_a_class(root: Path) -> None:

@@ -1,8 +1,10 @@
 """Every experiment's config is trained for 2 steps and validated, as ``benchmarks run`` does it.
 
-Smaller than published are only: the data (10 photos, 20 images of CIFAR's size, 4 COCO images), so
-that an epoch is 2 steps; batches and workers; image sizes (64 px for ResNet-50, 160 for detectors);
-in detectors how many proposals are trained on and how many boxes are kept. No checkpoint is saved.
+Smaller than published are only: the data (10 photos, 20 images of CIFAR's size, 4 COCO images, a
+novel), so that an epoch is 2 steps; batches and workers; image sizes (64 px for ResNet-50, 160 for
+detectors) and the windows of GPT-2, all but one of which are narrow and shallow, too; in detectors
+how many proposals are trained on and how many boxes are kept. GPT-2 is neither compiled nor in
+bfloat16. No checkpoint is saved.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from mmengine.runner import Runner
 import benchmarks.pipelines.detection  # noqa: F401  readies mmcv before mmdet is imported
 from benchmarks.launch import preflight
 from benchmarks.launch.command import add_parser, build_runner, load_config
+from benchmarks.pipelines.demo_data.text import write_text
 from smd_hooks import load_runs
 from tests.benchmarks.pipelines.classification.cifar_files import write_cifar
 from tests.conftest import ROOT
@@ -59,7 +62,8 @@ def train(config: Path, work_dir: Path, options: Mapping[str, str]) -> dict[str,
     runner = build_runner(cfg)
     watched = starting_weights(runner)
     runner.train()
-    assert runner.iter == runner.max_iters == 2
+    micro_batches = int(cfg.optim_wrapper.get("accumulative_counts", 1))
+    assert runner.iter == runner.max_iters == 2 * micro_batches
     assert all(torch.isfinite(parameter).all() for parameter in runner.model.parameters())
     assert any(not torch.equal(parameter, watched[parameter]) for parameter in watched)
     (run,) = load_runs(work_dir)
@@ -181,3 +185,34 @@ def test_on_nuclei(name: str, shared_data: Path, tmp_path: Path) -> None:
     scores = train(CONFIGS / "coco" / f"{name}.py", tmp_path / "run", options)
     assert 0 <= scores["coco/bbox_mAP"] <= 1
     assert 0 <= scores["coco/segm_mAP"] <= 1
+
+
+@pytest.fixture(scope="module")
+def novel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Characters as tokens; of GPT-2's 50,257 they are the first 75."""
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.mark.parametrize("name", configs_of("gpt"))
+def test_gpt2_on_a_token_file(name: str, novel: Path, tmp_path: Path) -> None:
+    options = {
+        **ONE_PROCESS,
+        **NO_CHECKPOINT,
+        **for_both(
+            dataset__data_root=str(novel),
+            dataset__block_size="64",
+            pin_memory="False",
+            batch_size="2",
+        ),
+        "val_dataloader.dataset.windows": "2",
+        "optim_wrapper.type": "OptimWrapper",
+        "compile": "False",
+        # one process sees gradient noise between micro-batches alone
+        "optim_wrapper.accumulative_counts": "2",
+        "train_cfg.max_iters": "4",
+        "train_cfg.val_interval": "4",
+    }
+    if name != "gpt2-124m_adamw_8xb60-5k":
+        options |= {"model.layers": "2", "model.heads": "2", "model.width": "64"}
+    scores = train(CONFIGS / "gpt" / f"{name}.py", tmp_path / "run", options)
+    assert 0 < scores["val/loss"] < 12

@@ -234,8 +234,10 @@ def test_representation_and_noise_at_their_own_intervals(tmp_path: Path) -> None
     layers = the_run(tmp_path).layers
     assert set(layers["parameter"]) == {"conv.weight", "fc.weight"}
     assert sorted(set(layers["step"])) == list(range(0, 40, 4))
-    wanted = {"representation_change", "signal", "noise", "signal_to_noise", "critical_batch_size"}
-    assert set(layers["quantity"]) == wanted
+    assert set(layers["quantity"]) == {
+        *("representation_change", "signal", "noise", "signal_to_noise", "critical_batch_size"),
+        "gradient_momentum_alignment",
+    }
     change = layers[layers["quantity"] == "representation_change"]["value"]
     assert change.between(1e-5, 1).all()
     assert len(change) == 20
@@ -269,7 +271,7 @@ def test_noise_needs_a_second_batch_and_layers_that_exist(tmp_path: Path) -> Non
         runner.train()
     option = {"layers": ["backbone"], "interval": 1}
     runner = tiny_runner(tmp_path / "b", [{"type": "SMDHook", "representation": option}])
-    with pytest.raises(ValueError, match=r"layers='backbone' matches no layer"):
+    with pytest.raises(ValueError, match=r"layers='backbone' matches no Linear or Conv"):
         runner.train()
 
 

@@ -118,6 +118,16 @@ def test_few_examples_are_kept_of_a_large_batch(
     assert (examples > 0).any() or kept == 0  # a copy: later in-place operations cannot reach it
 
 
+@pytest.mark.parametrize("shape", [(512, 12), (64, 64), (64, 63), (16, 16, 24)])
+def test_all_positions_of_a_sequence_are_met_alike(shape: tuple[int, ...]) -> None:
+    """Every fourth row of sequences of 12 would be every fourth token of each."""
+    positions = torch.arange(math.prod(shape[1:])).reshape(shape[1:])
+    inputs = positions.expand(shape).unsqueeze(-1).float()
+    met = some_examples(nn.Linear(1, 1), inputs).flatten().long().bincount(None, positions.numel())
+    assert met.max() - met.min() <= 1
+    assert POSITIONS / 2 <= met.sum() <= POSITIONS
+
+
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -279,14 +289,14 @@ def test_what_cannot_be_measured_is_refused() -> None:
     model, optimizer = setting()
     with pytest.raises(ValueError, match="interval must be 1 or more, got 0"):
         RepresentationProbe(optimizer, model, "conv", interval=0)
-    with pytest.raises(ValueError, match=r"layers='stem' matches no layer .* conv, head, unused"):
+    with pytest.raises(ValueError, match=r"layers='stem' matches no Linear or Conv .* conv, head"):
         RepresentationProbe(optimizer, model, ["conv", "stem"], interval=1)
-    with pytest.raises(ValueError, match="layers='norm' matches no layer"):
+    with pytest.raises(ValueError, match="layers='norm' matches no Linear or Conv"):
         RepresentationProbe(optimizer, model, ["norm"], interval=1)
     with pytest.raises(ValueError, match="layers is empty"):
         RepresentationProbe(optimizer, model, [], interval=1)
     elsewhere = torch.optim.SGD(model.head.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match="layers='conv' matches no layer"):
+    with pytest.raises(ValueError, match="layers='conv' matches no Linear or Conv"):
         RepresentationProbe(elsewhere, model, ["conv"], interval=1)
     model.conv.weight.full_tensor = None  # what tells a DTensor
     with pytest.raises(ValueError, match="conv is sharded"):

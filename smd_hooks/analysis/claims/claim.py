@@ -102,10 +102,13 @@ class Finding:
         measured: The figures that it went by, in one line.
         holds: Whether the criterion holds; None where the records cannot tell, and ``measured``
             says why.
+        judged: Whether the check was made: what it measured may then lie too near its limit, or
+            too far apart, to tell. Else the claim is not run.
     """
 
     measured: str
     holds: bool | None
+    judged: bool = True
 
 
 @dataclass(frozen=True)

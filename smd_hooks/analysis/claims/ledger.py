@@ -28,6 +28,8 @@ COLUMNS = (
     "verdict",
 )
 HOLDS, FAILS, NOT_RUN = "holds", "fails", "not run"
+NOT_DECIDED = "not decided"
+"""What was measured does not tell: more runs would."""
 AS_IT_MUST, NO_CONTROL = "fails, as it must", "DOES NOT FAIL"
 """Of a control, something wrong on purpose: what must be seen, and what must not be."""
 
@@ -48,9 +50,10 @@ def ledger(runs: Sequence[Run]) -> pd.DataFrame:
         One row per claim and scale at which runs of its experiment ended, or one that is not
         run: ``claim``, ``source``, ``experiment``, ``scale`` (empty at full size),
         ``kind`` ("claim" or "control"), ``says``, ``criterion``, ``measured`` and ``verdict``:
-        "holds", "fails" or "not run"; of a control "fails, as it must", "DOES NOT FAIL" or
-        "not run". What cannot be told is not run, and ``measured`` says why: a role that a
-        claim needs has runs that failed or have not ended, for instance.
+        "holds", "fails", "not decided" or "not run"; of a control "fails, as it must", "DOES NOT
+        FAIL", or one of the last two. What lies within the spread of the seeds is not decided;
+        what cannot be told at all is not run, and ``measured`` says why: a role that a claim
+        needs has runs that failed or have not ended, for instance.
     """
     there = experiments(runs)
     rows = []
@@ -58,7 +61,7 @@ def ledger(runs: Sequence[Run]) -> pd.DataFrame:
         its = [one for one in there if one.name == claim.experiment]
         rows += [_row(claim, one.scale, _finding(claim, one)) for one in its]
         if not its:
-            rows.append(_row(claim, "", Finding("", None)))
+            rows.append(_row(claim, "", Finding("", None, judged=False)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -131,22 +134,23 @@ def _finding(claim: Claim, experiment: Experiment) -> Finding:
     # what is left when some have failed is not what was to be judged
     lacking = [experiment.incomplete(r, outcomes=claim.diverged_counts) for r in claim.roles]
     if any(lacking):
-        return Finding("; ".join(filter(None, lacking)), None)
+        return Finding("; ".join(filter(None, lacking)), None, judged=False)
     for role in claim.roles:
         seeds = len({seed_of(run) for run in experiment.runs[role]})
         if seeds < claim.seeds:
-            return Finding(f"{role} has {seeds} of {claim.seeds} seeds", None)
+            return Finding(f"{role} has {seeds} of {claim.seeds} seeds", None, judged=False)
     try:
         return claim.check(experiment)
     except CannotTell as reason:
-        return Finding(str(reason), None)
+        return Finding(str(reason), None, judged=False)
     except Exception as error:
         warnings.warn(f"{claim.name}: not readable ({error!r})", stacklevel=3)
-        return Finding(f"not readable: {error!r}", None)
+        return Finding(f"not readable: {error!r}", None, judged=False)
 
 
 def _row(claim: Claim, scale: str, finding: Finding) -> dict[str, str]:
     verdicts = (AS_IT_MUST, NO_CONTROL) if claim.is_control else (HOLDS, FAILS)
+    untold = NOT_DECIDED if finding.judged else NOT_RUN
     return {
         "claim": claim.name,
         "source": claim.source,
@@ -156,5 +160,5 @@ def _row(claim: Claim, scale: str, finding: Finding) -> dict[str, str]:
         "says": claim.says,
         "criterion": claim.criterion,
         "measured": one_line(finding.measured, _LONGEST_CELL),
-        "verdict": NOT_RUN if finding.holds is None else verdicts[not finding.holds],
+        "verdict": untold if finding.holds is None else verdicts[not finding.holds],
     }

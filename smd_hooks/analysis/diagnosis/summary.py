@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from ...theory import RotationalRule
+from ...theory.update_rules import FAMILIES
 from ..agreement.windows import BAND, WINDOW
 from .causes import (
     IN_EQUILIBRIUM,
@@ -91,13 +93,22 @@ def _verdict(
     if not len(invariant):
         matrices = weights[[is_unit(entry) for entry in weights.to_dict("records")]]
         why = matrices["reason"].mode().iloc[0] if len(matrices) else "there is no weight matrix"
-        return f"nothing is scale-invariant: {why}"
+        return f"nothing is scale-invariant: {why}{_turned_all_the_same(matrices)}"
     told = zip(invariant["parameter"], invariant["no_prediction"], strict=True)
     reasons = {name: reason for name, reason in told if isinstance(reason, str) and reason}
     if not len(scores):
         return next(iter(reasons.values()), "too short: no samples of scale-invariant weights")
     verdict = _verdict_on_both(scores, causes)
     return f"{verdict} ({len(reasons)} without a prediction)" if reasons else verdict
+
+
+def _turned_all_the_same(matrices: pd.DataFrame) -> str:
+    """What an optimizer turns by a set angle it turns without scale invariance, too."""
+    rules = [rule for rule in matrices.get("rule", []) if isinstance(rule, dict)]
+    turned = sum(FAMILIES.get(rule.get("type")) is RotationalRule for rule in rules)
+    if not turned:
+        return ""
+    return f"; the optimizer sets the angle of {turned} of {len(matrices)} matrices all the same"
 
 
 def _verdict_on_both(scores: pd.DataFrame, causes: pd.DataFrame | None) -> str:

@@ -49,9 +49,15 @@ def _layers(plan: Plan) -> list[str]:
             f"{len(layers.invariant)} of {layers.matrices} weight matrices are scale-invariant"
         )
     elif layers.verdict == "none":
+        kinds = {type(group.rule) for group in plan.groups}
+        meaning = (
+            "what the optimizer turns by a set angle need not be"
+            if kinds == {RotationalRule}
+            else "the stages below say what a scale-invariant weight would do, and no layer here "
+            "is one"
+        )
         found.append(
-            f"nothing is scale-invariant, none of {layers.matrices} weight matrices: the stages "
-            "below say what a scale-invariant weight would do, and no layer here is one"
+            f"nothing is scale-invariant, none of {layers.matrices} weight matrices: {meaning}"
         )
     elif layers.matrices:
         found.append(f"none of {layers.matrices} weight matrices is known to be scale-invariant")

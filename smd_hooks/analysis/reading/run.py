@@ -23,6 +23,7 @@ from ..agreement.stages import stage_table
 from ..diagnosis.diagnose import diagnose
 from .config_values import ConfigValues
 from .scalars import Scalars
+from .size_measures import size_measures
 from .stitching import first_steps, kept_samples, newest_weights, one_history
 
 
@@ -111,7 +112,7 @@ class Run:
 
     @cached_property
     def layers(self) -> pd.DataFrame:
-        """Representation change and noise of the layers sampled, stitched likewise."""
+        """Representation change, noise and alignment of the layers sampled, stitched likewise."""
         kept: list[pd.DataFrame] = []
         for launch in self.launches:
             layers = launch.layers
@@ -144,6 +145,11 @@ class Run:
         if "scale_invariant" not in self.weights:
             return pd.DataFrame()
         return diagnose(self.predicted, self.scores, self.weights)
+
+    @cached_property
+    def size_measures(self) -> pd.DataFrame:
+        """All measures of how large updates are, per matrix and step; see :func:`size_measures`."""
+        return size_measures(self.samples, self.weights, self.layers)
 
     @property
     def iterations(self) -> int:

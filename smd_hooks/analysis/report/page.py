@@ -20,25 +20,28 @@ from ..reading.run import Run
 from ..table.table import agreement_table
 from .embedding import embed
 from .run_data import describe_run, describe_unreadable, median_ratio
+from .sweep_data import describe_sweep
+from .sweeps import find_sweeps
 from .table_html import cells, columns
 
-CURVE_POINTS = 1_500_000
-"""Points per quantity in a whole report, about: 100 runs of 50 layers of 300 points."""
+CURVE_POINTS = 500_000
+"""Points per quantity in a whole report, about: 33 runs of 50 layers of 300 points."""
 COMPARED = 8
 """Runs that are compared at first: as many as there are colours."""
 NEEDS = "a report needs plotly and jinja2: pip install 'smd-hooks[report]'"
-SCRIPTS = ("theme.js", "plots.js", "tables.js", "page.js")
+SCRIPTS = ("theme.js", "plots.js", "sweeps.js", "tables.js", "page.js")
 """Run in this order, after plotly."""
 
 
 def write_report(runs: Sequence[Run], path: str | os.PathLike[str]) -> None:
     """Write one self-contained HTML file about the runs.
 
-    It works without a network and from one run to a hundred: a table of all runs; for one
+    It works without a network and from one run to hundreds: a table of all runs; for one
     run at a time the angular updates Δ beside their predictions, a heat map of Δ/Δ*, norms,
-    metrics, learning-rate stages and the diagnosis of each layer; and the medians of Δ/Δ* of
-    several runs in one plot. A run without records, or that cannot be read, says so in place
-    of its plots.
+    metrics, learning-rate stages and the diagnosis of each layer; the medians of Δ/Δ* of
+    several runs in one plot; and where a suite ran a grid of learning rates and another
+    option, such as the warmup, what came of it, and how large the first updates were. A run
+    without records, or that cannot be read, says so in place of its plots.
 
     Args:
         runs: As :func:`smd_hooks.load_runs` returns them.
@@ -73,6 +76,7 @@ def write_report(runs: Sequence[Run], path: str | os.PathLike[str]) -> None:
         compared=drawn[:COMPARED],
         blocks=blocks,
         medians=embed(medians),
+        sweeps=_sweeps(runs),
         scripts=scripts,
         style=_asset("page.css"),
         policy=" ".join(map(_allow, scripts)),
@@ -92,6 +96,16 @@ def _read(run: Run, budget: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     except Exception as error:  # other people's files: no run may cost the others their place
         warnings.warn(f"{run.folder}: no curves ({error!r})", stacklevel=3)
         return table, describe_unreadable(run, row, error)
+
+
+def _sweeps(runs: Sequence[Run]) -> list[str]:
+    blocks = []
+    for sweep in find_sweeps(runs):
+        try:
+            blocks.append(embed(describe_sweep(sweep)))
+        except Exception as error:  # other people's files, as above
+            warnings.warn(f"{one_line(sweep.experiment)}: no sweep ({error!r})", stacklevel=3)
+    return blocks
 
 
 def _asset(name: str) -> str:

@@ -1,185 +1,252 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from smd_hooks import load_runs
 from smd_hooks.analysis.claims import warmup
-from smd_hooks.analysis.claims.claim import CannotTell, Experiment
-from smd_hooks.analysis.claims.warmup import first_updates, losses
+from smd_hooks.analysis.claims.claim import CannotTell, Experiment, Finding
 from smd_hooks.analysis.reading.run import Run
-from smd_hooks.records import PlannedRun
 from tests.analysis.claims.constructed import bare_run, claim
-from tests.analysis.work_dirs import launch, perfect_samples, weight
+from tests.analysis.claims.grids import LEVEL, RATES, SPREAD, WARMUPS, end, grid, in_grid
 
-RATES = (6e-4, 1.2e-3)
-ROLES = {role for claim in warmup.CLAIMS for role in claim.roles}
-
-
-def grid(without: float, best: float, at_the_other: float = 0.05) -> list[Run]:
-    """Losses at two learning rates, one of them worse, without a warmup and with two of them."""
-    by_warmup = {0: without, 0.1: best + 0.02, 0.5: best}
-    return [
-        bare_run(
-            f"warmup{share}-lr{lr}",
-            {"val/loss": [(100, 9.0), (5000, loss + i * at_the_other)]},
-            warmup=share,
-            lr=lr,
-        )
-        for share, loss in by_warmup.items()
-        for i, lr in enumerate(RATES)
-    ]
-
+GPT = {one for one in warmup.CLAIMS if one.experiment == "warmup-gpt"}
+ROLES = {role for one in GPT for role in one.roles}
+NOISE = (-0.1, 0.0, 0.1)
+"""Seeds that scatter by more than any gap here: ± 4.303 · .1/√3 = .25."""
 
 AS_CLAIMED = {
-    "adamw": grid(3.4, 3.3),
-    "liona": grid(3.36, 3.3),
-    "lionar": grid(3.32, 3.3),
-    "lionar-rrc": grid(3.305, 3.3),
-    "lionar-bias": grid(3.28, 3.3),
-    "liona-bias": grid(3.35, 3.3),
-    "lionar-no-momentum": grid(3.6, 3.5),
+    "adamw": grid(0.1),
+    "liona": grid(0.06),
+    "lionar": grid(0.02),
+    "lionar-rrc": grid(0.0),
+    "lionar-bias": grid(-0.02),
+    "liona-bias": grid(0.05),
+    "lionar-no-momentum": grid(0.1, at=3.5),
+    "rotational-adamw": grid(0.0),
 }
 
 
-def holds(name: str, **changed: list[Run]) -> bool | None:
+def finding(name: str, **changed: list[Run]) -> Finding:
     runs = AS_CLAIMED | {role.replace("_", "-"): of for role, of in changed.items()}
-    return claim(f"warmup-{name}").check(Experiment("warmup-gpt", "", runs)).holds
+    return claim(f"warmup-{name}").check(Experiment("warmup-gpt", "", runs))
 
 
 def test_all_hold_where_losses_are_as_claimed() -> None:
     assert set(AS_CLAIMED) == ROLES
-    names = [one.name.removeprefix("warmup-") for one in warmup.CLAIMS]
-    assert all(holds(name) for name in names if name != "adamw-updates")
+    names = [one.name.removeprefix("warmup-") for one in GPT if "updates" not in one.name]
+    assert len(names) == 8
+    assert all(finding(name).holds for name in names)
+    assert all(one.seeds == 3 for one in warmup.CLAIMS)
 
 
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
-        ("adamw", {"adamw": grid(3.305, 3.3)}),
-        ("liona", {"liona": grid(3.305, 3.3)}),
-        ("lionar", {"lionar": grid(3.36, 3.3)}),
-        ("lionar-rrc", {"lionar_rrc": grid(3.32, 3.3)}),
-        ("lionar-bias", {"lionar_bias": grid(3.311, 3.3)}),
-        ("lionar-bias", {"liona_bias": grid(3.309, 3.3)}),
-        ("no-momentum", {"lionar_no_momentum": grid(3.4, 3.35)}),
+        ("adamw", {"adamw": grid(0.0)}),
+        ("liona", {"liona": grid(0.0)}),
+        ("liona", {"liona": grid(-0.1)}),
+        ("lionar", {"lionar": grid(0.06)}),
+        ("lionar", {"lionar": grid(0.1)}),
+        ("lionar-rrc", {"lionar_rrc": grid(0.04)}),
+        ("lionar-bias", {"lionar_bias": grid(0.04)}),
+        ("lionar-bias", {"liona_bias": grid(0.0)}),
+        ("no-momentum", {"lionar_no_momentum": grid(0.1, at=3.35)}),
+        ("rotational-adamw", {"rotational_adamw": grid(0.04)}),
     ],
 )
 def test_each_fails_where_they_are_not(name: str, changed: dict[str, list[Run]]) -> None:
-    assert holds(name, **changed) is False
+    assert finding(name, **changed).holds is False
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("adamw", {"adamw": grid(0.1, spread=NOISE)}),
+        ("liona", {"liona": grid(0.06, spread=NOISE)}),
+        ("lionar", {"lionar": grid(0.02, spread=NOISE)}),
+        ("lionar-rrc", {"lionar_rrc": grid(0.0, spread=NOISE)}),
+        ("lionar-bias", {"lionar_bias": grid(-0.02, spread=NOISE)}),
+        ("lionar-bias", {"liona_bias": grid(0.05, spread=NOISE)}),
+        ("rotational-adamw", {"rotational_adamw": grid(0.0, spread=NOISE)}),
+        ("rotational-adamw", {"rotational_adamw": grid(0.009)}),
+    ],
+)
+def test_within_the_noise_neither_a_benefit_nor_none_is_claimed(
+    name: str, changed: dict[str, list[Run]]
+) -> None:
+    found = finding(name, **changed)
+    assert found.holds is None
+    assert "not decided by 3 seeds" in found.measured
+
+
+def test_one_part_that_fails_is_enough_and_one_that_is_not_decided_leaves_it_open() -> None:
+    noisy, failing = grid(-0.02, spread=NOISE), grid(0.0)
+    assert finding("lionar-bias", lionar_bias=noisy, liona_bias=failing).holds is False
+    assert finding("lionar-bias", lionar_bias=noisy).holds is None
+
+
+def test_the_lack_of_momentum_may_be_not_decided() -> None:
+    runs = [
+        end(3.5 + noise, w, lr, seed)
+        for w in WARMUPS
+        for lr in RATES
+        for seed, noise in enumerate((0.3, 0.0, -0.3))
+    ]
+    found = finding("no-momentum", lionar_no_momentum=runs)
+    assert found.holds is None
+    assert "not decided by 3 seeds" in found.measured
+
+
+def test_what_was_measured_is_said() -> None:
+    found = finding("liona")
+    assert found.measured == (
+        "liona: +0.060 (+0.055 to +0.065; seeds +0.058 +0.060 +0.062), a benefit; "
+        "no warmup, lr 0.0006 at the edge (best of 2) against "
+        "warmup 0.5, lr 0.0006 at the edge (best of 4)"
+    )
+    assert "harm" in finding("rotational-adamw", rotational_adamw=grid(-0.05)).measured
+    assert ", no benefit;" in finding("rotational-adamw").measured
 
 
 def test_adamw_must_be_worse_at_every_learning_rate() -> None:
-    runs = grid(3.4, 3.3)
-    good_at_one = bare_run("one", {"val/loss": [(5000, 3.3)]}, warmup=0.0, lr=RATES[1])
-    assert holds("adamw", adamw=[runs[0], good_at_one, *runs[2:]]) is False
-
-
-def test_the_luck_of_a_larger_grid_is_no_benefit() -> None:
-    """Two warmups are tried for one run without: by chance the best of them is ahead."""
-    assert holds("lionar-bias", lionar_bias=grid(3.301, 3.3)) is True
+    runs = [r for r in grid(0.1) if not r.name.startswith(f"warmup0.0-lr{RATES[1]}")]
+    better = [end(3.35 + level, 0.0, RATES[1], seed) for seed, level in enumerate(LEVEL)]
+    found = finding("adamw", adamw=runs + better)
+    assert found.holds is False
+    assert "lr 0.0006: +0.100" in found.measured
+    assert "lr 0.0012: +0.000" in found.measured
 
 
 def test_one_learning_rate_each_cannot_be_compared() -> None:
-    runs = [
-        bare_run("a", {"val/loss": [(1, 3.4)]}, warmup=0, lr=1e-3),
-        bare_run("b", {"val/loss": [(1, 3.3)]}, warmup=0.1, lr=2e-3),
-    ]
+    runs = [end(3.4, 0, 1e-3, s) for s in range(3)] + [end(3.3, 0.1, 2e-3, s) for s in range(3)]
     with pytest.raises(CannotTell, match="no learning rate ran both with and without"):
-        holds("adamw", adamw=runs)
-
-
-def in_a_grid(*diverged: tuple[float, float]) -> Experiment:
-    """AdamW's grid at two learning rates, in which these runs ended early."""
-    runs = {(r.planned.options["warmup"], r.planned.options["lr"]): r for r in grid(3.4, 3.3)}
-    lost = [runs.pop(place) for place in diverged]
-    return Experiment("warmup-gpt", "", {"adamw": [*runs.values()]}, {"adamw": lost})
+        finding("adamw", adamw=runs)
 
 
 def test_what_diverged_is_worst_and_not_left_out() -> None:
-    worse = claim("warmup-adamw").check
-    without = worse(in_a_grid((0, RATES[1])))
+    check = claim("warmup-adamw").check
+    seeds, rate = range(3), RATES[1]
+    without = check(in_grid(grid(0.1), *((0.0, rate, s) for s in seeds)))
     assert without.holds is True
-    assert f"+inf at lr {RATES[1]:g}" in without.measured
-    with_it = in_a_grid((0.1, RATES[1]), (0.5, RATES[1]))
-    assert losses(with_it, "adamw").benefits[RATES[1]] == -math.inf
-    assert worse(with_it).holds is False
+    assert "lr 0.0012: +inf (+inf to +inf" in without.measured
+    with_it = check(in_grid(grid(0.1), *((w, rate, s) for w in WARMUPS[1:] for s in seeds)))
+    assert with_it.holds is False
+    assert "lr 0.0012: -inf" in with_it.measured
     # where both ways diverge, going without is not worse
-    neither = in_a_grid(*((share, RATES[1]) for share in (0, 0.1, 0.5)))
-    assert losses(neither, "adamw").benefits == {RATES[0]: pytest.approx(0.1), RATES[1]: 0.0}
-    assert worse(neither).holds is False
+    neither = check(in_grid(grid(0.1), *((w, rate, s) for w in WARMUPS for s in seeds)))
+    assert neither.holds is False
+    assert "lr 0.0012: +0.000" in neither.measured
+    # one seed of three counts as the worst of the others
+    once = check(in_grid(grid(0.1), (0.0, rate, 0)))
+    assert once.holds is True
+    assert "lr 0.0012: +inf (+0.098 to +inf" in once.measured
+    by_chance = check(in_grid(grid(0.0), (0.0, rate, 0)))
+    assert by_chance.holds is False  # at the other rate there is none
+    assert "lr 0.0012: +inf (-0.002 to +inf" in by_chance.measured
+    assert "not decided by 3 seeds" in by_chance.measured
 
 
-def test_single_seeds_are_said() -> None:
-    runs = {"liona": grid(3.4, 3.3)}
-    check = claim("warmup-liona").check
-    assert "(single seed)" in check(Experiment("warmup-gpt", "", runs)).measured
-    twice = {"liona": [*grid(3.4, 3.3), *grid(3.4, 3.3)]}
-    assert "(2 seeds)" in check(Experiment("warmup-gpt", "", twice)).measured
+def test_nothing_is_gained_or_not_where_every_setting_diverges() -> None:
+    """Else an optimizer that never trains would need no warmup."""
+    lost = [(w, lr, 0) for w in WARMUPS for lr in RATES]
+    of_adamw = in_grid(grid(0.0), *lost)
+    its = Experiment(
+        "warmup-gpt",
+        "",
+        {"rotational-adamw": of_adamw.runs["adamw"]},
+        {"rotational-adamw": of_adamw.diverged["adamw"]},
+    )
+    with pytest.raises(CannotTell, match="with a warmup and without, a run diverged"):
+        claim("warmup-rotational-adamw").check(its)
 
 
-def test_benefits_are_those_of_the_best_learning_rates() -> None:
-    found = losses(Experiment("warmup-gpt", "", {"liona": grid(3.4, 3.3, -0.2)}), "liona")
-    assert found.benefit == pytest.approx(0.1)
-    assert found.best(lambda warmup: warmup == 0) == pytest.approx(3.2)
-    assert found.benefits == pytest.approx(dict.fromkeys(RATES, 0.1))
+def test_one_warmup_is_enough_to_compare_with() -> None:
+    runs = [run for run in grid(0.06) if not run.name.startswith("warmup0.1")]
+    found = finding("liona", liona=runs)
+    assert found.holds is True
+    assert found.measured.count("best of 2") == 2
 
 
-def test_seeds_are_averaged_and_diverged_runs_are_worst() -> None:
-    runs = [
-        bare_run(f"a{loss}", {"val/loss": [(1, loss)]}, warmup=share, lr=1.0)
-        for share, loss in ((0, 3.0), (0, 4.0), (0.1, 3.2), (0.5, math.nan))
+@pytest.mark.parametrize("missing", [(0.0, 2), (0.1, 2)])
+def test_two_seeds_are_too_few(missing: tuple[float, int]) -> None:
+    """A seed that is missing at one setting is missing: means would be of other seeds."""
+    share, seed = missing
+    runs = [r for r in grid(0.06) if r.name != f"warmup{share}-lr{RATES[1]}-seed{seed}"]
+    with pytest.raises(CannotTell, match="2 of 3 seeds ran at every setting"):
+        finding("liona", liona=runs)
+
+
+def test_other_seeds_are_not_compared() -> None:
+    others = [
+        bare_run(run.name.replace("seed2", "seed7"), {"val/loss": [(1, 3.3)]}, **options(run))
+        for run in grid(0.02)
     ]
-    found = losses(Experiment("warmup-gpt", "", {"adamw": runs}), "adamw")
-    assert found.by_setting == {(0, 1): 3.5, (0.1, 1): 3.2, (0.5, 1): math.inf}
-    assert found.benefit == pytest.approx(0.3)
+    with pytest.raises(CannotTell, match="ran on other seeds"):
+        finding("lionar", lionar=others)
+
+
+def options(run: Run) -> dict[str, float]:
+    assert run.planned is not None
+    return {name: float(value) for name, value in run.planned.options.items()}
 
 
 @pytest.mark.parametrize(
     ("runs", "reason"),
     [
-        (grid(3.4, 3.3)[:2], "not both runs without a warmup and with one"),
-        ([bare_run("a", {"val/loss": [(1, 3.0)]}, lr=1.0)], "does not say its warmup"),
-        ([bare_run("a", warmup=0, lr=1.0)], "logged no val/loss"),
+        ([run for run in grid(0.1) if options(run)["warmup"] == 0], "has not both"),
+        ([end(math.nan, 0, 1.0, seed) for seed in range(3)], "logged no val/loss"),
     ],
 )
 def test_what_cannot_be_told(runs: list[Run], reason: str) -> None:
     with pytest.raises(CannotTell, match=reason):
-        claim("warmup-liona").check(Experiment("warmup-gpt", "", {"liona": runs}))
+        finding("liona", liona=runs)
 
 
-@pytest.mark.parametrize(("factor", "large"), [(4.0, True), (1.5, False)])
-def test_first_updates(tmp_path: Path, factor: float, large: bool) -> None:
-    columns = perfect_samples(np.arange(300), np.full(300, 0.1))
-    columns["update_norm"] = columns["update_norm"] * np.where(np.arange(300) < 5, factor, 1.0)
-    run = {"first_step": 0, "weights": [weight("a")]}
-    launch(tmp_path / "run", "20260101_000000", samples=columns, run=run)
-    found = load_runs(tmp_path)[0]
-    assert first_updates(found) == pytest.approx(factor, rel=0.02)
-    found.planned = PlannedRun("config.py", options={"warmup": 0, "lr": 1.0})
-    other = bare_run("with-a-warmup", warmup=0.5, lr=1.0)
-    check = claim("warmup-adamw-updates").check
-    assert check(Experiment("warmup-gpt", "", {"adamw": [found, other]})).holds is large
-    with pytest.raises(CannotTell, match="no run without a warmup"):
-        check(Experiment("warmup-gpt", "", {"adamw": [other]}))
+def test_the_control_loses_a_benefit_and_fails_where_it_does_not() -> None:
+    assert claim("warmup-control-exchanged").is_control
+    found = finding("control-exchanged")
+    assert found.holds is True
+    assert "right +0.100" in found.measured
+    # scores that have a benefit only once they are exchanged: 0.1 at another warmup on each seed
+    order = {seed: [0.1 * (i == seed) for i in range(3)] for seed in range(3)}
+    undone = [
+        end(3.3 + order[seed][i], w, lr, seed)
+        for seed in range(3)
+        for i, w in enumerate(WARMUPS)
+        for lr in RATES
+    ]
+    assert finding("control-exchanged", adamw=undone).holds is False
+    with pytest.raises(CannotTell, match="no clear benefit to be lost"):
+        finding("control-exchanged", adamw=grid(0.0))
 
 
-@pytest.mark.parametrize("rates", ["constant", "decaying"])
-def test_updates_that_shrink_with_the_learning_rate_were_not_large(
-    tmp_path: Path, rates: str
-) -> None:
-    """A third of the run at one learning rate; what follows is smaller as the lr is."""
-    steps = np.arange(600)
-    lr = np.where(steps < 200, 0.1, 0.1 * (600 - steps) / 400)
-    if rates == "decaying":  # from the first step on: there is nothing to compare with
-        lr = 0.1 * (600 - steps) / 600
-    columns = perfect_samples(steps, np.full(600, 0.1))
-    columns["update_norm"] = columns["update_norm"] * (lr / 0.1) ** 2
-    columns["lr"] = lr
-    run = {"first_step": 0, "weights": [weight("a")]}
-    launch(tmp_path / "run", "20260101_000000", samples=columns, run=run)
-    found = first_updates(load_runs(tmp_path)[0])
-    assert found == (pytest.approx(1.0, rel=0.02) if rates == "constant" else None)
+@pytest.mark.parametrize(
+    ("experiment", "metric", "unit"),
+    [("warmup-imagenet", "accuracy/top1", 1.0), ("warmup-coco", "coco/bbox_mAP", 0.01)],
+)
+def test_images_are_asked_the_same(experiment: str, metric: str, unit: float) -> None:
+    spread = tuple(unit * s / 0.02 for s in SPREAD)
+
+    def judged(name: str, gaps: dict[str, float], width: float = 1.0) -> bool | None:
+        scores = {
+            role: grid(
+                unit * gap,
+                at=50 * unit,
+                spread=[(-width if role == "lionar" else width) * s for s in spread],
+                sign=-1,
+                metric=metric,
+            )
+            for role, gap in gaps.items()
+        }
+        return claim(f"{experiment}-{name}").check(Experiment(experiment, "", scores)).holds
+
+    as_asked = {"sgdm": 4.0, "adamw": 4.0, "lionar": 2.0, "lionar-bias": 0.0}
+    as_asked["rotational-adamw"] = 0.0
+    for name in as_asked:
+        assert judged(name, as_asked) is True
+        assert judged(name, as_asked, width=50) is None
+    others = {role: 4.0 - gap for role, gap in as_asked.items()}
+    for name in as_asked:
+        assert judged(name, others | {"lionar": 4.0}) is False
+    assert judged("control-exchanged", as_asked) is True

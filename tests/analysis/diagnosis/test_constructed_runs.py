@@ -78,7 +78,7 @@ def trained(
     """Train as the hook sees it, and read the run back; ``before`` is called at each step."""
     torch.set_num_threads(1)
     launch = folder / "run" / "20260101_000000"
-    recorder = Recorder(model, {"": optimizer}, launch, 1, False, {}, {"first_iteration": 0})
+    recorder = Recorder(model, {"": optimizer}, launch, 1, False, {}, None, {"first_iteration": 0})
     dtype = next(model.parameters()).dtype
     for step, (images, labels) in zip(range(steps), batches, strict=False):
         before(step)

@@ -10,7 +10,7 @@ from smd_hooks.analysis import diagnose, predict, score
 from smd_hooks.analysis.diagnosis.causes import relaxation_times
 from smd_hooks.analysis.diagnosis.summary import summarize
 from smd_hooks.theory import AdamRule
-from tests.analysis.work_dirs import perfect_samples, weight
+from tests.analysis.work_dirs import TURNED, perfect_samples, weight
 
 
 def test_without_decay_there_is_a_verdict_but_no_ratio() -> None:
@@ -28,6 +28,11 @@ def test_without_decay_there_is_a_verdict_but_no_ratio() -> None:
     [
         ([weight("a")], "in equilibrium"),
         ([weight("a", invariant=False)], "nothing is scale-invariant: reaches the loss"),
+        (
+            [weight("a", invariant=False, rule=TURNED.to_json()), weight("b", invariant=False)],
+            "nothing is scale-invariant: reaches the loss before any norm; the optimizer sets the "
+            "angle of 1 of 2 matrices all the same",
+        ),
         ([weight("a", rule=None, no_prediction="no prediction for X")], "no prediction for X"),
         ([{"parameter": "a", "rule": None, "no_prediction": ""}], "too short"),
     ],

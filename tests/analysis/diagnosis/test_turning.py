@@ -24,7 +24,8 @@ from smd_hooks.analysis.diagnosis.causes import (
     ZERO_NORM,
 )
 from smd_hooks.analysis.diagnosis.summary import summarize
-from smd_hooks.analysis.figures import a_priori_ratio, draw_angular_updates
+from smd_hooks.analysis.figures import draw_angular_updates
+from smd_hooks.analysis.report.series import a_priori_ratio
 from smd_hooks.optim import LionAR, RotationalAdamW, RotationalLion, RotationalSGD
 from smd_hooks.theory import NoPrediction, RotationalRule, UpdateRule, inverse_bias_factor
 from tests.analysis.work_dirs import (

@@ -283,6 +283,10 @@ def test_nothing_scale_invariant_is_said_before_all_else() -> None:
     assert found.findings[0].startswith("nothing is scale-invariant, none of 3")
     assert found.findings[1] == "not scale-invariant, no norm (2): b, c"
     assert found.groups[0].findings == ()
+    assert "what a scale-invariant weight would do" in found.findings[0]
+    turned = RotationalRule(0.1, 0.1, 1.0, 0.1)
+    told = forecast_plan(plan(turned, [0], [0.1], 100, layers=layers)).findings[0]
+    assert told.endswith("what the optimizer turns by a set angle need not be")
     unsure = Layers(unknown={"its head does not run": ("a.weight",)})
     assert unsure.verdict == Layers(note="not built").verdict == "unknown"
 

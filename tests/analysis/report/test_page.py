@@ -13,6 +13,7 @@ from smd_hooks.analysis.report import page, write_report
 from tests.analysis.reading.mutilated import mutilate
 from tests.analysis.report.markup import Markup, read_markup
 from tests.analysis.report.report_runs import HOSTILE_NAME, dropped, write_all_kinds
+from tests.analysis.report.sweep_runs import write_sweep
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,19 @@ def test_records_that_break_a_description_cost_one_run(folder: Path, tmp_path: P
     assert broken["message"].startswith("These records cannot be shown")
     assert broken["status"] == "finished"
     assert whole["layers"] == ["a", "b"]
+
+
+def test_a_sweep_has_a_tab_of_its_own(report: Path, tmp_path: Path) -> None:
+    write_sweep(tmp_path, experiment=HOSTILE_NAME, option="</script><img src=x onerror=pwned()>")
+    write_report(load_runs(tmp_path), tmp_path / "report.html")
+    markup = read_markup(tmp_path / "report.html")
+    assert "Sweep" in markup.texts
+    assert markup.data["sweep-0"]["experiment"] == HOSTILE_NAME
+    assert (markup.handlers, markup.loads) == ([], [])
+    assert len(markup.scripts) == 1 + len(page.SCRIPTS)
+    without = read_markup(report)  # control: none of its runs is part of a grid
+    assert "Sweep" not in without.texts
+    assert "sweep-0" not in without.data
 
 
 @pytest.mark.slow

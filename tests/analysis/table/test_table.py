@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from smd_hooks.analysis import agreement_table, load_runs, write_table
-from smd_hooks.analysis.figures import a_priori_ratio, draw_angular_updates
+from smd_hooks.analysis.figures import draw_angular_updates
+from smd_hooks.analysis.report.series import a_priori_ratio
 from smd_hooks.analysis.table.formats import render_terminal
 from smd_hooks.analysis.table.table import COLUMNS
 from smd_hooks.cli import main

@@ -19,6 +19,7 @@ from benchmarks.errors import UsageError
 from benchmarks.pipelines.classification.dataset import ImageFolderDataset
 from benchmarks.pipelines.demo_data.digits import write_digits
 from benchmarks.pipelines.demo_data.scenes import write_scenes
+from benchmarks.pipelines.demo_data.text import write_text
 from smd_hooks import SMDHook
 from tests.conftest import ROOT
 
@@ -297,3 +298,24 @@ def test_leaf_datasets_are_found_inside_wrappers() -> None:
     leaf: dict[str, Any] = {"type": "A"}
     wrapped = {"type": "Concat", "datasets": [leaf, {"type": "Repeat", "dataset": leaf}]}
     assert list(leaf_datasets(wrapped)) == [leaf, leaf]
+
+
+GPT = str(ROOT / "configs" / "gpt" / "gpt2-124m_adamw_8xb60-5k.py")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "python -m benchmarks prepare openwebtext -o data/openwebtext"),
+        (["DATA", "model.vocab_size=70"], "vocab_size"),
+        (["DATA", "model.block_size=64"], "block_size"),
+    ],
+)
+def test_token_files_that_do_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    text = write_text(tmp_path.parent / f"{tmp_path.name}-data")
+    roots = [f"{split}_dataloader.dataset.data_root={text}" for split in ("train", "val")]
+    given = [*(roots if "DATA" in options else []), *(o for o in options if o != "DATA")]
+    command = [GPT, "--cfg-options", "optim_wrapper.type=OptimWrapper", *given]
+    assert words in refused(capsys, *command)

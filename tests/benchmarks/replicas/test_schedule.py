@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
+import benchmarks.pipelines  # noqa: F401  registers WarmupShareLR
 from benchmarks.errors import UsageError
 from benchmarks.replicas.scaling import TimeMap
 from benchmarks.replicas.schedule import knots, rewrite_schedule
@@ -45,6 +46,8 @@ COSINE = dict(type="CosineAnnealingLR", T_max=18, begin=2, end=20, **converted)
         # ten steps for one: within what a ramp gains in ten
         ([WARMUP, COSINE], 0.1),
         ([dict(type="CosineAnnealingLR", eta_min=0.01, **converted)], 0.02),
+        # after n of N iterations it is (n + 1)/N
+        ([dict(type="WarmupShareLR", share=0.1, total=EPOCH * EPOCHS, by_epoch=False)], 0.05),
         ([], 0),
     ],
     ids=lambda value: "+".join(s["type"] for s in value) if isinstance(value, list) else "",
@@ -96,7 +99,10 @@ def test_knots_of_epochs_are_iterations() -> None:
 @pytest.mark.parametrize(
     ("scheduler", "says"),
     [
-        (dict(type="ExponentialLR", gamma=0.9), "ExponentialLR: a time-scaled replica knows Multi"),
+        (
+            dict(type="ExponentialLR", gamma=0.9),
+            "ExponentialLR: a time-scaled replica knows Warmup",
+        ),
         (dict(type="MultiStepLR", milestones=[3]), "MultiStepLR counts epochs, but"),
     ],
 )

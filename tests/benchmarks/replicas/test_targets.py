@@ -9,6 +9,7 @@ from mmengine.config import Config
 from benchmarks.errors import UsageError
 from benchmarks.launch import preflight
 from benchmarks.pipelines import mmcv_ops
+from benchmarks.pipelines.demo_data.text import write_text
 from benchmarks.replicas import Target, embedded_target, folder_target
 from benchmarks.replicas.targets import task_of
 from smd_hooks.planning import read_plan
@@ -18,6 +19,7 @@ mmcv_ops.install()
 
 GOYAL = "imagenet/resnet50_goyal_8xb32-90e"
 CIFAR = "cifar10/resnet18_sgdm_b128-200e"
+GPT = "gpt/gpt2-124m_adamw_8xb60-5k"
 MASK = "coco/mask-rcnn_r50_fpn_syncbn-scratch_4x_coco"
 DETECTORS = {
     "MaskRCNN": MASK,
@@ -94,8 +96,8 @@ def test_there_is_no_small_net_for_every_detector() -> None:
     cfg.model.type = "DETR"
     with pytest.raises(UsageError, match="no small net stands for DETR; there are MaskRCNN"):
         embedded_target("detection").fit(cfg)
-    with pytest.raises(UsageError, match="no embedded replica for language"):
-        embedded_target("language")
+    with pytest.raises(UsageError, match="no embedded replica for speech"):
+        embedded_target("speech")
 
 
 def fit(target: Target, name: str) -> Config:
@@ -169,6 +171,37 @@ def test_a_folder_in_no_known_layout_gets_one_line(tmp_path: Path) -> None:
         folder_target(half).fit(load(MASK))
 
 
+def test_the_embedded_language_model_is_a_small_gpt_with_two_micro_batches() -> None:
+    original = load(GPT)
+    fitted, words = embedded_target("language").fit(original)
+    assert words == "a small GPT on characters"
+    assert fitted.model.type == "GPT"
+    assert fitted.model.width < original.model.width
+    assert fitted.optim_wrapper.accumulative_counts == 2
+    assert fitted.optim_wrapper.optimizer == original.optim_wrapper.optimizer
+    assert fitted.optim_wrapper.type == "OptimWrapper"
+    assert "compile" not in fitted
+    assert original.compile  # what was given stays as it was
+
+
+def test_token_files_keep_the_original_network_and_its_batch(tmp_path: Path) -> None:
+    text = write_text(tmp_path)
+    target = folder_target(text)
+    assert (target.task, target.embedded) == ("language", False)
+    original = load(GPT)
+    fitted, words = target.fit(original)
+    assert words == "GPT on text"
+    assert fitted.model == {**original.model, "vocab_size": 75}
+    for loader in (fitted.train_dataloader, fitted.val_dataloader):
+        assert loader.dataset.data_root == str(text)
+    assert fitted.train_dataloader.batch_size * 2 == original.train_dataloader.batch_size
+    (text / "meta.json").unlink()  # nanoGPT's own have none
+    assert folder_target(text).fit(original)[0].model.vocab_size == 50257
+    (text / "meta.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"meta.json does not say vocab_size"):
+        folder_target(text).fit(original)
+
+
 def test_pictures_of_no_one_size_cannot_be_replaced(tmp_path: Path) -> None:
     cfg = load(CIFAR)
     cfg.train_dataloader.dataset.transforms = []
@@ -176,7 +209,9 @@ def test_pictures_of_no_one_size_cannot_be_replaced(tmp_path: Path) -> None:
         folder_target(write_images(tmp_path, "cat")).fit(cfg)
 
 
-@pytest.mark.parametrize(("name", "task"), [(GOYAL, "classification"), (MASK, "detection")])
+@pytest.mark.parametrize(
+    ("name", "task"), [(GOYAL, "classification"), (MASK, "detection"), (GPT, "language")]
+)
 def test_the_task_is_read_off_the_evaluator(name: str, task: str) -> None:
     cfg = load(name)
     assert task_of(cfg) == task

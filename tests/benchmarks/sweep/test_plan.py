@@ -8,7 +8,7 @@ from mmengine.config import Config
 from benchmarks.errors import UsageError
 from benchmarks.sweep.plan import SweepRun, expand, own_value, tuned_runs
 from benchmarks.sweep.sources import Source, full_size
-from tests.benchmarks.sweep.small import CONFIG, experiment, suite_of
+from tests.benchmarks.sweep.small import CONFIG, experiment, suite_of, write_config
 
 LR = "optim_wrapper.optimizer.lr"
 TUNE = {"option": "lr", "key": LR, "factors": [0.5, 1], "seed": 9, "metric": "accuracy/top1"}
@@ -30,6 +30,15 @@ def test_every_role_option_and_seed_has_a_run_of_its_own(tmp_path: Path) -> None
     assert runs[-1].config.optim_wrapper.optimizer.lr == 51.2
     assert runs[-1].config.randomness == {"seed": 4}
     assert all(run.explores for run in runs)
+
+
+def test_factors_multiply_each_configs_own_value(tmp_path: Path) -> None:
+    runs = {role: write_config(tmp_path, role, lr) for role, lr in (("a", 0.1), ("b", 0.3))}
+    grid = {"lr": {"key": LR, "factors": [1, 8]}}
+    one = suite_of(tmp_path, experiment(tmp_path, runs=runs, grid=grid, seeds=[0])).experiments[0]
+    found = expand(one, full_size(one, ()), one.seeds)
+    assert [run.options["lr"] for run in found] == [0.1, 0.8, 0.3, 2.4]
+    assert [run.name for run in found][1::2] == ["first-a-lr0.8-seed0", "first-b-lr2.4-seed0"]
 
 
 def test_without_options_a_run_is_no_exploration(tmp_path: Path) -> None:

@@ -22,14 +22,18 @@ OWN = Target("classification", False, lambda config: (config, "its own net"))
 
 
 @pytest.fixture(autouse=True)
-def scaled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
-    """``time_scale`` that scales nothing; what it is asked for as longest and validations."""
-    asked: list[tuple[float, int]] = []
+def scaled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, ...]]:
+    """``time_scale`` that scales nothing; what it is asked for: longest, validations, fastest."""
+    asked: list[tuple[float, ...]] = []
 
     def time_scale(
-        configs: Mapping[str, Config], target: Target, longest: float, validations: int
+        configs: Mapping[str, Config],
+        target: Target,
+        longest: float,
+        validations: int,
+        fastest: float,
     ) -> Any:
-        asked.append((longest, validations))
+        asked.append((longest, validations, fastest))
         what = f"{target.task} by 2"
         return {role: Replica(config, what, 20, 8, {}, ()) for role, config in configs.items()}
 
@@ -37,10 +41,11 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
     return asked
 
 
-def test_what_a_suite_sets_in_replicas(tmp_path: Path, scaled: list[tuple[float, int]]) -> None:
+def test_what_a_suite_sets_in_replicas(tmp_path: Path, scaled: list[tuple[float, ...]]) -> None:
     part = {
         "longest": 13,
         "validations": 7,
+        "fastest": 30,
         "options": {"": {"model.a": 1, "model.b": 1}, "other": {"model.b": 2}},
         "embedded_options": {"": {"model.width": {"in": 4}}},
         "controls": {"wrong": {"of": "plain", "options": {"model.b": 3, DECAY: 0.5}}},
@@ -49,7 +54,7 @@ def test_what_a_suite_sets_in_replicas(tmp_path: Path, scaled: list[tuple[float,
     assert isinstance(one.replica, ReplicaPart)
     originals = full_size(one, ())
     found = replicas(one, one.replica, originals, SMALL, ["model.c=5"])
-    assert scaled == [(13, 7)]
+    assert scaled == [(13, 7, 30)]
     assert list(found) == ["plain", "other", "wrong"]
     models = {role: dict(source.config.model) for role, source in found.items()}
     common = {"type": "Net", "a": 1, "c": 5, "width": {"in": 4}}
@@ -137,6 +142,7 @@ def test_targets_by_task(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {task: target.embedded for task, target in targets.items()} == {
         "classification": True,
         "detection": True,
+        "language": True,
     }
     monkeypatch.setattr(sources, "folder_target", lambda folder: OWN)
     assert find_targets([Path("a")]) == {"classification": OWN}

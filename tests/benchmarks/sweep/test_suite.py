@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from benchmarks.sweep.suite import Axis, Control, ReplicaPart, Tuning, load_suit
 from smd_hooks.analysis.claims.ledger import CLAIMS
 from tests.benchmarks.sweep.small import experiment, suite_of, write_suite_file
 
+GRID = {"grid": {"lr": {"key": "a.lr", "values": [1, 2]}}}
 TUNE = {"option": "lr", "key": "a.lr", "factors": [1, 3], "seed": 9, "metric": "accuracy/top1"}
 
 
@@ -21,8 +23,13 @@ def test_a_suite_is_read_as_it_stands(tmp_path: Path) -> None:
         "seeds": [5],
         "options": {"": {"a.b": 1}},
         "controls": {"wrong": {"of": "plain", "options": {"c": 2}}},
+        "fastest": 10,
+        "grid": {"lr": [0.2]},
     }
-    grid = {"lr": {"key": "a.lr", "values": [0.1, 0.2]}}
+    grid = {
+        "lr": {"key": "a.lr", "values": [0.1, 0.2]},
+        "decay": {"key": "a.decay", "factors": [1, 2]},
+    }
     suite = suite_of(
         tmp_path,
         experiment(tmp_path, "first", replica=replica, grid=grid),
@@ -33,12 +40,13 @@ def test_a_suite_is_read_as_it_stands(tmp_path: Path) -> None:
     assert (suite.name, suite.paper) == ("suite", "A paper")
     assert (first.name, first.figure, first.seeds) == ("first", "Fig. 1", (0, 1))
     assert list(first.configs) == ["plain", "other"]
-    assert first.grid == (Axis("lr", "a.lr", (0.1, 0.2)),)
-    wrong = {"wrong": Control("plain", {"c": 2})}
-    assert first.replica == ReplicaPart((5,), 13.0, 20, {"": {"a.b": 1}}, {}, wrong)
+    decay = Axis("decay", "a.decay", factors=(1, 2))
+    assert first.grid == (Axis("lr", "a.lr", (0.1, 0.2)), decay)
+    wrong, fewer = {"wrong": Control("plain", {"c": 2})}, (Axis("lr", "a.lr", (0.2,)), decay)
+    assert first.replica == ReplicaPart((5,), 13.0, 10.0, 20, {"": {"a.b": 1}}, {}, wrong, fewer)
     assert second.replica == "too large"
     assert second.tuning == Tuning("lr", "a.lr", (1, 3), 9, "accuracy/top1")
-    assert third.replica == ReplicaPart((0, 1), 10.0, 20, {}, {}, {})
+    assert third.replica == ReplicaPart((0, 1), 10.0, math.inf, 20, {}, {}, {}, ())
     assert third.tuning is None
 
 
@@ -61,7 +69,10 @@ def _replica(**content: Any) -> dict[str, Any]:
         ({"id": "../up"}, "'../up' can be no folder's name"),
         ({"claims": ["that-all-is-well"]}, "no claim 'that-all-is-well' is about it"),
         ({"claims": [CLAIMS[0].name]}, f"no claim '{CLAIMS[0].name}' is about it"),
-        ({"grid": {"lr": {"key": "a"}}}, "grid, lr: 'values' is missing"),
+        ({"grid": {"lr": {"key": "a"}}}, "grid, lr: give values, or factors"),
+        ({"grid": {"lr": {"key": "a", "factors": [1], "values": [1]}}}, "give values, or factors"),
+        ({**GRID, **_replica(grid={"lr": [3]})}, "replica, grid: lr has no 3 at full size"),
+        ({**GRID, **_replica(grid={"decay": [1]})}, "replica, grid: unknown key 'decay'"),
         ({"tune": {**TUNE, "metric": "beauty"}}, "no metric 'beauty'"),
         ({"tune": {**TUNE, "seed": 1}}, "the seed of tune is one of the experiment's"),
         ({"tune": {**TUNE, "factors": []}}, "factors is empty"),

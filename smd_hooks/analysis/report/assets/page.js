@@ -7,6 +7,8 @@
   const runRows = [...at("runs").tBodies[0].rows].sort((a, b) => a.dataset.run - b.dataset.run);
   const names = runRows.map((row) => row.querySelector("button.run").textContent);
   const medians = parse("medians");
+  const grids = [...document.querySelectorAll("script[id^=sweep-]")].map((script) => JSON.parse(script.textContent));
+  const tabs = ["run", "compare", ...(grids.length ? ["sweeps"] : [])];
   let data = null;
 
   function draw(id, { traces, layout }) {
@@ -89,7 +91,7 @@
   }
 
   function view(tab) {
-    ["run", "compare"].forEach((name) => {
+    tabs.forEach((name) => {
       at(`view-${name}`).hidden = name !== tab;
       at(`tab-${name}`).setAttribute("aria-selected", name === tab);
       at(`tab-${name}`).tabIndex = name === tab ? 0 : -1;
@@ -100,6 +102,7 @@
   function drawAll() {
     if (data && !at("view-run").hidden) drawRun();
     drawCompared();
+    if (grids.length && !at("view-sweeps").hidden) sweeps.show(at("view-sweeps"), grids);
   }
 
   function tickAll(ticked) {
@@ -120,13 +123,13 @@
     row.querySelector("button.run").addEventListener("click", () => { choose(run); view("run"); });
     row.querySelector("input")?.addEventListener("change", drawCompared);
   });
-  const tabs = ["run", "compare"];
   tabs.forEach((name, i) => {
     at(`tab-${name}`).addEventListener("click", () => view(name));
     at(`tab-${name}`).addEventListener("keydown", (event) => {
       if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-      view(tabs[1 - i]);
-      at(`tab-${tabs[1 - i]}`).focus();
+      const next = tabs[(i + (event.key === "ArrowRight" ? 1 : tabs.length - 1)) % tabs.length];
+      view(next);
+      at(`tab-${next}`).focus();
     });
   });
   ["(prefers-color-scheme: dark)", "print"].forEach((media) => matchMedia(media).addEventListener("change", drawAll));
@@ -134,4 +137,5 @@
   const first = medians.findIndex((median) => median);
   if (runRows.length) choose(Math.max(first, 0));
   drawCompared();
+  if (grids.length) view("sweeps");
 })();

@@ -1,90 +1,27 @@
-"""Figures for papers: angular updates, heat maps and norms, by matplotlib.
-
-matplotlib is not among the library's dependencies; it is imported when a figure is drawn.
-"""
+"""Figures of single runs: angular updates, heat maps and norms."""
 
 from __future__ import annotations
 
-import os
-import re
-import unicodedata
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..records.plain_text import one_line
-from .reading.run import Run
-from .report.series import LayerSeries, a_priori_ratio, layer_series, stage_marks
+from ..reading.run import Run
+from ..report.series import LayerSeries, a_priori_ratio, layer_series, stage_marks
+from .canvas import INK, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LAYER, _MEDIAN, _LAW, _EQUILIBRIUM = "#9db8d9", "#1f4e8c", "#d1495b", "#222222"
+_LAYER, _MEDIAN, _LAW = "#9db8d9", "#1f4e8c", "#d1495b"
 _BELOW, _EQUAL, _ABOVE = "#2166ac", "#f4f4f2", "#b35806"
 _BAND = (0.85, 1.15)
 _POINTS = 600
 _NORM_TICKS = (0.1, 0.2, 0.5, 0.7, 1, 1.5, 2, 5, 10, 20, 50, 100)
-_NOTHING = "nothing to draw: no run has scale-invariant weights with a prediction"
-_NEEDS = "figures need matplotlib: pip install matplotlib"
-
-
-def write_figures(runs: Sequence[Run], folder: str | os.PathLike[str]) -> list[Path]:
-    """Write ``angular_update``, ``heat_map`` and ``norm``, each as PNG and SVG, for each run.
-
-    Args:
-        runs: Runs without predictions are left out.
-        folder: Where; each run gets a folder of its own in it, named after the run.
-
-    Returns:
-        The files.
-
-    Raises:
-        ImportError: matplotlib is missing.
-        OSError: A file cannot be written.
-        ValueError: No run has anything to draw.
-    """
-    figures: dict[str, Callable[[Run], Figure]] = {
-        "angular_update": lambda run: _angular_updates([run]),
-        "heat_map": _heat_map,
-        "norm": _norms,
-    }
-    written, taken = [], set[str]()
-    for run in runs:
-        with run.briefly():
-            try:
-                drawn = {n: draw(run) for n, draw in figures.items() if len(run.predicted)}
-            except ImportError:
-                raise
-            except Exception as error:  # other people's files: no run may cost the others theirs
-                warnings.warn(f"{run.folder}: no figures ({error!r})", stacklevel=2)
-                continue
-        if not drawn:
-            continue
-        place = Path(folder) / _folder_name(run.name, taken)
-        place.mkdir(parents=True, exist_ok=True)
-        for name, figure in drawn.items():
-            for suffix in ("png", "svg"):
-                figure.savefig(place / f"{name}.{suffix}", dpi=130)
-                written.append(place / f"{name}.{suffix}")
-    if not written:
-        raise ValueError(_NOTHING)
-    return written
-
-
-def _folder_name(run: str, taken: set[str]) -> str:
-    """A name that stays in the folder, whatever the run is called, and differs from others."""
-    plain = unicodedata.normalize("NFKC", one_line(run))
-    name = re.sub(r"[^\w.=-]+", "_", plain).lstrip(".")[:120] or "run"
-    number, unique = 1, name
-    while unique.lower() in taken:
-        number += 1
-        unique = f"{name}-{number}"
-    taken.add(unique.lower())
-    return unique
+NOTHING = "nothing to draw: no run has scale-invariant weights with a prediction"
 
 
 def draw_angular_updates(runs: Sequence[Run], path: Path) -> None:
@@ -106,12 +43,13 @@ def draw_angular_updates(runs: Sequence[Run], path: Path) -> None:
     """
     runs = [run for run in runs if len(run.predicted)]
     if not runs:
-        raise ValueError(_NOTHING)
-    _angular_updates(runs).savefig(path, dpi=130)
+        raise ValueError(NOTHING)
+    angular_updates(runs).savefig(path, dpi=130)
 
 
-def _angular_updates(runs: Sequence[Run]) -> Figure:
-    figure = _figure(2.2 + 3.4 * len(runs), 6.6)
+def angular_updates(runs: Sequence[Run]) -> Figure:
+    """Return the figure that :func:`draw_angular_updates` writes."""
+    figure = new_figure(2.2 + 3.4 * len(runs), 6.6)
     axes = figure.subplots(2, len(runs), squeeze=False, sharex="col", sharey="row")
     for column, run in enumerate(runs):
         series = layer_series(run.predicted, run.weights, _POINTS)
@@ -128,21 +66,8 @@ def _angular_updates(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as missing:
-        raise ImportError(_NEEDS) from missing
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _title(run: Run, series: LayerSeries) -> str:
-    return f"{_plain(run.name)}\n{len(series.names)} scale-invariant layers"
-
-
-def _plain(text: str) -> str:
-    """Names of runs and layers are no formulas."""
-    return one_line(text, 200).replace("$", r"\$")
+    return f"{plain(run.name)}\n{len(series.names)} scale-invariant layers"
 
 
 def _draw_layers(axes: Axes, series: LayerSeries, rows: np.ndarray) -> None:
@@ -165,8 +90,8 @@ def _draw_angles(axes: Axes, series: LayerSeries) -> None:
     dashes = (0, (4, 2))
     axes.plot(series.steps, law, color=_LAW, lw=1.4, ls=dashes, label="trajectory law, median")
     targets = np.unique(series.target, axis=0, equal_nan=True)  # one for all layers, mostly
-    axes.plot(series.steps, targets.T, color=_EQUILIBRIUM, lw=1.2, ls=":", label="_")
-    axes.plot([], [], color=_EQUILIBRIUM, lw=1.2, ls=":", label="Δ*: equilibrium, or as set")
+    axes.plot(series.steps, targets.T, color=INK, lw=1.2, ls=":", label="_")
+    axes.plot([], [], color=INK, lw=1.2, ls=":", label="Δ*: equilibrium, or as set")
     axes.set_yscale("log")
 
 
@@ -178,18 +103,18 @@ def _draw_ratios(axes: Axes, series: LayerSeries, run: Run) -> None:
     steps, curve = a_priori_ratio(run)
     if len(steps):
         axes.plot(steps, curve, color=_LAW, lw=1.6, ls="--", label="predicted a priori")
-    axes.axhline(1, color=_EQUILIBRIUM, lw=1.0, ls=":")
+    axes.axhline(1, color=INK, lw=1.0, ls=":")
     axes.set_ylim(0, 2)
     axes.grid(alpha=0.25, lw=0.5)
 
 
-def _heat_map(run: Run) -> Figure:
-    """Δ/Δ* of layers × steps, coloured by its logarithm, from a quarter to four times."""
+def heat_map(run: Run) -> Figure:
+    """Return Δ/Δ* of layers × steps, coloured by its logarithm, from a quarter to four times."""
     from matplotlib.colors import LinearSegmentedColormap
 
     series = layer_series(run.predicted, run.weights, _POINTS)
     layers = len(series.names)
-    figure = _figure(9, min(14, 1.6 + 0.19 * max(layers, 6)))
+    figure = new_figure(9, min(14, 1.6 + 0.19 * max(layers, 6)))
     axes = figure.subplots()
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.ma.masked_invalid(np.log2(series.ratio))
@@ -206,10 +131,10 @@ def _heat_map(run: Run) -> Figure:
         rasterized=True,
     )
     every = -(-layers // 60)
-    axes.set_yticks(rows[::every], [_plain(name) for name in series.names[::every]], fontsize=7)
+    axes.set_yticks(rows[::every], [plain(name) for name in series.names[::every]], fontsize=7)
     axes.invert_yaxis()
     for mark in stage_marks(run.predicted)[1:]:
-        axes.axvline(mark["step"], color=_EQUILIBRIUM, lw=0.8, ls=":")
+        axes.axvline(mark["step"], color=INK, lw=0.8, ls=":")
     axes.set_xlabel("optimizer step")
     axes.set_title(_title(run, series), fontsize=11)
     bar = figure.colorbar(mesh, ax=axes, label="Δ / Δ*", extend="both", aspect=30)
@@ -217,15 +142,15 @@ def _heat_map(run: Run) -> Figure:
     return figure
 
 
-def _norms(run: Run) -> Figure:
-    """r/r* of every layer over training; for rotational weights r over the first norm."""
+def norms(run: Run) -> Figure:
+    """Return r/r* of every layer over training; for rotational weights r over the first norm."""
     series = layer_series(run.predicted, run.weights, _POINTS)
-    figure = _figure(5.6, 3.6)
+    figure = new_figure(5.6, 3.6)
     axes = figure.subplots()
     _draw_layers(axes, series, series.norm_ratio)
-    axes.axhline(1, color=_EQUILIBRIUM, lw=1.0, ls=":")
+    axes.axhline(1, color=INK, lw=1.0, ls=":")
     for mark in stage_marks(run.predicted)[1:]:
-        axes.axvline(mark["step"], color=_EQUILIBRIUM, lw=0.8, ls=":")
+        axes.axvline(mark["step"], color=INK, lw=0.8, ls=":")
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     ticks = [tick for tick in _NORM_TICKS if low <= tick <= high]

@@ -1,0 +1,5 @@
+"""How much a warmup helps (ours, in no paper): RotationalAdamW."""
+
+_base_ = ["./mask-rcnn_r50_fpn_syncbn-scratch-rotational-adamw_4x_coco.py", "../_base_/warmups.py"]
+
+param_scheduler = _base_.coco_4x

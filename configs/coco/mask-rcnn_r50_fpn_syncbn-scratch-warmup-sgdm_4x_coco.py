@@ -1,0 +1,5 @@
+"""How much a warmup helps (ours, in no paper): SGDM."""
+
+_base_ = ["./mask-rcnn_r50_fpn_syncbn-scratch_4x_coco.py", "../_base_/warmups.py"]
+
+param_scheduler = _base_.coco_4x

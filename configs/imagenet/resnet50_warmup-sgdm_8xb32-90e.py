@@ -1,0 +1,4 @@
+# How much a warmup helps (ours, in no paper): SGDM.
+_base_ = ["./resnet50_goyal_8xb32-90e.py", "../_base_/warmups.py"]
+
+param_scheduler = _base_.imagenet_90e

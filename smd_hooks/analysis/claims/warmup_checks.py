@@ -1,0 +1,201 @@
+"""Judges grids of warmups and learning rates, and says in a line what it went by.
+
+All go by the confidence interval of a difference over seeds. An interval above what is negligible
+is a benefit, one that does not reach above it is none, and one with both sides decides nothing:
+neither a claim that a warmup is needed nor one that it is not can hold, or fail, by noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from .claim import CannotTell, Experiment, Finding
+from .first_update import SETTLED, first_update
+from .spread import Interval
+from .warmup_grid import Best, Gap, Grid, Measure, exceeds, grid_of, interval_of, paired
+
+SEEDS = 3
+"""Fewest that an interval is taken of."""
+LARGE = 2.0
+"""First update's norm, over what is usual later, from which on it is large."""
+
+Check = Callable[[Experiment], Finding]
+
+
+def benefits(measure: Measure, expected: Mapping[str, bool]) -> Check:
+    """Return a check of which roles benefit from a warmup, and which do not."""
+
+    def check(experiment: Experiment) -> Finding:
+        gaps = {role: _gap(experiment, role, measure) for role in expected}
+        found = {role: exceeds(gap.interval, measure.negligible) for role, gap in gaps.items()}
+        told = "; ".join(_say_gap(role, gap, measure) for role, gap in gaps.items())
+        as_expected = (f if f is None else f == expected[role] for role, f in found.items())
+        return Finding(told, _all(as_expected))
+
+    return check
+
+
+def benefits_everywhere(role: str, measure: Measure) -> Check:
+    """Return a check that a role benefits at each learning rate."""
+
+    def check(experiment: Experiment) -> Finding:
+        grid = _grid(experiment, role, measure)
+        gaps = {lr: gap for lr in grid.rates if (gap := grid.gap(lr))}
+        if not gaps:
+            raise CannotTell(f"{role}: no learning rate ran both with and without a warmup")
+        told = "; ".join(
+            f"lr {lr:.3g}: {say(gap.interval, gap.by_seed, measure)}, {reading(gap, measure)}"
+            for lr, gap in gaps.items()
+        )
+        verdicts = (exceeds(gap.interval, measure.negligible) for gap in gaps.values())
+        return Finding(told, _all(verdicts))
+
+    return check
+
+
+def benefits_less(role: str, than: str, measure: Measure) -> Check:
+    """Return a check that one role gains less than another, on the same seeds."""
+
+    def check(experiment: Experiment) -> Finding:
+        _same_seeds(experiment, than, role, measure)
+        gaps = {name: _gap(experiment, name, measure) for name in (than, role)}
+        less = paired(gaps[than].by_seed, gaps[role].by_seed)
+        interval = interval_of(less)
+        holds = exceeds(interval, measure.negligible)
+        told = [f"{than} − {role}: {say(interval, less, measure)}{_decided(holds, less)}"]
+        told += [_say_gap(name, gap, measure) for name, gap in gaps.items()]
+        return Finding("; ".join(told), holds)
+
+    return check
+
+
+def much_worse(role: str, than: str, measure: Measure, much: float) -> Check:
+    """Return a check that one role is worse than another, each at its best setting of all."""
+
+    def check(experiment: Experiment) -> Finding:
+        pair = [grid.best() for grid in _same_seeds(experiment, role, than, measure)]
+        if all(best.diverged for best in pair):
+            raise CannotTell(f"{role} and {than}: at every setting a run diverged")
+        worse = paired(*(best.costs for best in pair))
+        interval = interval_of(worse)
+        holds = exceeds(interval, much)
+        ways = " against ".join(_say_best(best) for best in pair)
+        told = f"{say(interval, worse, measure)}{_decided(holds, worse)}; {ways}"
+        return Finding(told, holds)
+
+    return check
+
+
+def benefit_is_lost(role: str, measure: Measure) -> Check:
+    """Return the control: under exchanged warmups a benefit must be gone."""
+
+    def check(experiment: Experiment) -> Finding:
+        right = _gap(experiment, role, measure)
+        wrong = _grid(experiment, role, measure).exchanged().gap()
+        assert wrong is not None  # it has the settings that the right one has
+        told = f"exchanged {say(wrong.interval, wrong.by_seed, measure)}, "
+        told += f"right {say(right.interval, right.by_seed, measure)}"
+        if exceeds(wrong.interval, measure.negligible):
+            return Finding(told, False)
+        if exceeds(right.interval, measure.negligible):
+            return Finding(told, True)
+        raise CannotTell(f"there is no clear benefit to be lost: {told}")
+
+    return check
+
+
+def starts(role: str, *, large: bool) -> Check:
+    """Return a check that a role's first update is large without a warmup, or that it is not."""
+
+    def check(experiment: Experiment) -> Finding:
+        without = [
+            run
+            for run in experiment.runs[role]
+            if run.planned is not None and run.planned.options.get("warmup") == 0
+        ]
+        known = Experiment(experiment.name, experiment.scale, {role: without})
+        ratios = [ratio for ratio in known.facts(role, first_update) if ratio is not None]
+        if not ratios:
+            raise CannotTell(
+                f"{role}: no run without a warmup has matrices measured from its first step on, "
+                f"at a constant lr for {3 * SETTLED} steps"
+            )
+        told = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        holds = all((ratio >= LARGE) == large for ratio in ratios)
+        return Finding(f"{role}: {told} times the later ones", holds)
+
+    return check
+
+
+def say(interval: Interval, by_seed: Iterable[float], measure: Measure) -> str:
+    """Say a difference: its mean, the interval of that, and what it is on each seed."""
+
+    def of(value: float) -> str:
+        return f"{value:+.{measure.decimals}f}"
+
+    each = " ".join(map(of, by_seed))
+    return f"{of(interval.mean)} ({of(interval.low)} to {of(interval.high)}; seeds {each})"
+
+
+def reading(gap: Gap, measure: Measure) -> str:
+    """Say in words what a gap's interval says of a warmup."""
+    above = exceeds(gap.interval, measure.negligible)
+    if above is None:
+        return _undecided(gap.by_seed)
+    if above:
+        return "a benefit"
+    return "harm" if gap.interval.high < -measure.negligible else "no benefit"
+
+
+def _decided(holds: bool | None, by_seed: Sequence[float]) -> str:
+    return f", {_undecided(by_seed)}" if holds is None else ""
+
+
+def _undecided(by_seed: Sequence[float]) -> str:
+    number = len(by_seed)
+    return f"not decided by {number} seed{'s' * (number > 1)}"
+
+
+def _say_gap(role: str, gap: Gap, measure: Measure) -> str:
+    ways = " against ".join(map(_say_best, (gap.without, gap.with_one)))
+    told = say(gap.interval, gap.by_seed, measure)
+    return f"{role}: {told}, {reading(gap, measure)}; {ways}"
+
+
+def _say_best(best: Best) -> str:
+    warmup, lr = best.setting
+    way = f"warmup {warmup:.3g}" if warmup else "no warmup"
+    edge = " at the edge" if best.at_the_edge else ""
+    lost = f", {best.diverged} of {len(best.costs)} diverged" if best.diverged else ""
+    return f"{way}, lr {lr:.3g}{edge} (best of {best.settings}{lost})"
+
+
+def _all(verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all hold: one that fails is enough, and one that is not decided leaves it open."""
+    told = list(verdicts)
+    if False in told:
+        return False
+    return None if None in told else True
+
+
+def _grid(experiment: Experiment, role: str, measure: Measure) -> Grid:
+    grid = grid_of(experiment, role, measure)
+    if len(grid.seeds) < SEEDS:
+        raise CannotTell(f"{role}: {len(grid.seeds)} of {SEEDS} seeds ran at every setting")
+    return grid
+
+
+def _same_seeds(experiment: Experiment, a: str, b: str, measure: Measure) -> tuple[Grid, Grid]:
+    pair = _grid(experiment, a, measure), _grid(experiment, b, measure)
+    if pair[0].seeds != pair[1].seeds:
+        raise CannotTell(f"{a} and {b} ran on other seeds")
+    return pair
+
+
+def _gap(experiment: Experiment, role: str, measure: Measure) -> Gap:
+    gap = _grid(experiment, role, measure).gap()
+    if gap is None:
+        raise CannotTell(f"{role}: the grid has not both runs without a warmup and with one")
+    if gap.without.diverged and gap.with_one.diverged:
+        raise CannotTell(f"{role}: at every setting, with a warmup and without, a run diverged")
+    return gap
