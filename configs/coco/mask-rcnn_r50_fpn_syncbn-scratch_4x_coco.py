@@ -4,10 +4,8 @@ The COCO run of SMD (Wan et al.), Fig. 3, whose recipe is that of He et al. 2019
 ImageNet Pre-training": nothing pretrained, nothing frozen, norms in backbone, FPN, a 4conv1fc box
 head and the mask head. mmdet's warmup over the first 500 iterations stays.
 
-A run that is resumed first loads and drops every image that it has seen, hours late in the run,
-for mmdet's batches by aspect ratio leave no quicker way. Where that is too long, onedl-mmengine
-(OpenMMLab's mmengine does not) takes train_cfg.fast_forward_on_resume=True, which begins anew with
-the images; the run is then not the one that was never interrupted.
+A run that goes on by ``python -m benchmarks run --resume`` asks the data set for the size of each
+image that it has seen, for mmdet's batches are made by aspect ratio, and loads none of them.
 """
 
 _base_ = ["mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "../_base_/detection.py"]

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from .configs import in_a_line, quiet
 from .schedules import kind_of
 
-LARGEST = 100_000_000
+LARGEST = 200_000_000
 """Parameters up to which a model is really initialised, to see how large its weights begin."""
 
 

@@ -153,7 +153,8 @@ class _Reader:
         self, found: WeightRule, lr: np.ndarray, layers: Layers, model: nn.Module | str
     ) -> WeightGroup:
         group = WeightGroup(found.rule, lr, found.weights)
-        names = [n for n in found.weights if n in set(layers.invariant)]
+        # where nothing is scale-invariant, how large the first steps are is asked all the same
+        names = [n for n in found.weights if n in set(layers.invariant or found.weights)]
         rule = found.rule
         if isinstance(rule, str | SGDRule) or isinstance(model, str) or not names:
             return group

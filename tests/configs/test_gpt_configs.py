@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 
 import benchmarks.pipelines.language  # noqa: F401  registers the parts
 from benchmarks.replicas import embedded_target, time_scale
+from smd_hooks import forecast
 from smd_hooks.planning import read_plan
 from tests.configs.comparing import CONFIGS, load
 
@@ -71,3 +72,19 @@ def test_the_replica_has_the_trapezoid_and_two_micro_batches_a_step() -> None:
     # relaxation times per step, and so per stage, are the original's, in proportion
     unbound = time_scale({"adamw": cfg}, embedded_target("language"))["adamw"].config
     assert unbound.train_cfg.max_iters < 100  # the control: too short for larger learning rates
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lr", "share", "says"),
+    [
+        (4.8e-3, 0.0, "0.24 of the weights' norm, 34 × the equilibrium's 0.0071, and there is no"),
+        (6e-4, 0.0, "0.03 of the weights' norm, 12 × the equilibrium's 0.0025, and there is no"),
+        (6e-4, 0.05, "12 × the equilibrium's 0.0025; the warmup begins at 0.004 of that"),
+    ],
+)
+def test_predict_tells_how_large_the_first_step_is(lr: float, share: float, says: str) -> None:
+    """24 % of a weight's norm, for Adam's first step is lr in each coordinate, of .02."""
+    options = {"optim_wrapper.optimizer.lr": lr, "param_scheduler.0.share": share}
+    config = CONFIGS / "gpt" / "gpt2-124m_adamw_8xb60-5k.py"
+    assert says in " ".join(str(forecast(config, cfg_options=options)).split())

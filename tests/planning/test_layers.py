@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, shufflenet_v2_x0_5
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from benchmarks.pipelines.language import GPT
 from smd_hooks.analysis.forecast.plan import Layers
 from smd_hooks.measure.invariance import ScaleInvarianceObserver
 from smd_hooks.planning.layers import EVAL_MODE, FROZEN, IDLE, NO_NORM, UNTRIED, judge_layers
@@ -176,3 +177,16 @@ def test_a_detector_part_by_part() -> None:
         "neck.weight": NO_NORM,
         "roi_head.bbox_head.fc_cls.weight": NO_NORM,
     }
+
+
+def test_no_weight_of_a_pre_norm_transformer() -> None:
+    """It runs on tokens; every reason names what comes before a norm does."""
+    model = GPT(vocab_size=11, block_size=8, layers=2, heads=2, width=8)
+    layers = judge_layers(model)
+    assert layers.invariant == ()
+    assert layers.unknown == {}
+    reason_of = {name: reason for reason, names in layers.others.items() for name in names}
+    assert len(reason_of) == 2 + 2 * 4
+    assert "attention" in reason_of["blocks.1.attention.qkv.weight"]
+    assert "GELU" in reason_of["blocks.0.mlp.up.weight"]
+    assert reason_of["blocks.0.mlp.down.weight"] == reason_of["embedding.token.weight"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -27,12 +28,16 @@ def test_what_is_planned_is_read_back_and_stays_when_more_is(tmp_path: Path) -> 
 def test_several_that_write_at_once_lose_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
 ) -> None:
-    """Control: without waiting for each other they do."""
+    """Control: without waiting for each other they do, having all read before any writes."""
     read: Callable = suite._read
+    all_have_read = multiprocessing.get_context("fork").Barrier(4)
 
     def slowly(folder: Path) -> object:
         found = read(folder)
-        time.sleep(0.02)
+        if alone:
+            time.sleep(0.02)
+        else:
+            all_have_read.wait(60)
         return found
 
     monkeypatch.setattr(suite, "_read", slowly)

@@ -83,7 +83,7 @@ def _some(names: Sequence[str]) -> str:
 def find_in_group(
     plan: Plan, group: WeightGroup, rule: UpdateRule, stages: Sequence[Stage]
 ) -> tuple[str, ...]:
-    """Say what the weights of one rule go through.
+    """Say what the weights of one rule go through; if none is scale-invariant, how they begin.
 
     Args:
         plan: The plan.
@@ -91,6 +91,9 @@ def find_in_group(
         rule: Their rule at its highest learning rate.
         stages: Their stages.
     """
+    if plan.layers.verdict == "none":
+        known = not isinstance(rule, SGDRule)  # by SGD's, nothing is
+        return tuple(_first_step(group, rule, stages)) if known else ()
     if isinstance(rule, RotationalRule):
         found = ["weights turn by the set angle from the first step on: nothing has to relax"]
         return (*found, *_first_step(group, rule, stages))

@@ -169,9 +169,7 @@ def _forecast_group(plan: Plan, group: WeightGroup) -> GroupForecast:
         number = len(stages) + 1 - sum(stage.name == "warmup" for stage in stages)
         is_warmup = span.kind == "rising" and not stages
         stages.append(path.stage("warmup" if is_warmup else str(number), span))
-    # where no layer is scale-invariant, nothing happens to any
-    nobody = plan.layers.verdict == "none"
-    findings = () if nobody else find_in_group(plan, group, rule, stages)
+    findings = find_in_group(plan, group, rule, stages)
     return GroupForecast(rule, len(group.weights), tuple(stages), "", findings)
 
 
