@@ -14,29 +14,61 @@ def _rates(*factors):
     return dict(key="optim_wrapper.optimizer.lr", factors=list(factors))
 
 
-def _of_its_size(lr, weight_decay, factor=10, width=64 / 768):
-    """Of a replica, keep also how weights begin in proportion to their equilibrium.
-
-    None of GPT's weights is scale-invariant, and the first steps are what a warmup is for. A
-    network so much narrower has weights so many times as large, √(1/width), for the same sizes
-    of what they meet; at lr · weight decay × factor, equilibrium norms, √(lr / weight decay), are
-    as many times as large if lr and decay are these. Gains and biases, which are as large at any
-    width, take the steps that they would.
-    """
-    larger, faster = (1 / width) ** 0.5, factor**0.5
-    ordinary = float(f"{1 / larger:.3g}")
-    return {
-        "optim_wrapper.optimizer.lr": float(f"{lr * larger * faster:.3g}"),
-        "optim_wrapper.optimizer.weight_decay": float(f"{weight_decay / larger * faster:.3g}"),
-        "optim_wrapper.paramwise_cfg.bias_lr_mult": ordinary,
-        "optim_wrapper.paramwise_cfg.custom_keys": {"norm": dict(lr_mult=ordinary, decay_mult=0.0)},
-    }
-
-
 def _claims(name):
     about = ("sgdm", "adamw", "lionar-bias", "rotational-adamw", "lionar", "control-exchanged")
     return [f"{name}-{what}" for what in about]
 
+
+def _begun_alike(lr, weight_decay, factor, width=1.0, regularized=()):
+    """Of a replica, keep also how weights begin in proportion to their equilibrium.
+
+    The first steps are what a warmup is for. Where time runs ``factor`` times as fast, lr and
+    weight decay each grow by its root: their product gives Δ*, which does, and their quotient the
+    equilibrium norm, which stays; so the first step over Δ* stays, too. A network that is so much
+    narrower has weights √(1/width) times as large, for the same sizes of what they meet; their
+    equilibrium norms are as large where lr is as many times larger, and decay smaller; gains and
+    biases, which are no larger there, take steps that are not.
+
+    Not kept: the first step itself, which is as many times larger as Δ*, and how long momentum
+    lasts, which is a larger share of fewer steps.
+
+    Args:
+        lr: Of the config.
+        weight_decay: Of the config.
+        factor: How much faster time runs.
+        width: Of the replica's network, over the original's.
+        regularized: Matrices that decay holds down for the loss's sake, by parts of their names:
+            what it does there depends on its own size.
+    """
+    larger, faster = (1 / width) ** 0.5, factor**0.5
+    optimizer = {
+        "optim_wrapper.optimizer.lr": float(f"{lr * larger * faster:.3g}"),
+        "optim_wrapper.optimizer.weight_decay": float(f"{weight_decay / larger * faster:.3g}"),
+    }
+    keys = {name: dict(decay_mult=float(f"{larger / faster:.3g}")) for name in regularized}
+    if width != 1:
+        own = float(f"{1 / larger:.3g}")
+        optimizer["optim_wrapper.paramwise_cfg.bias_lr_mult"] = own
+        keys["norm"] = dict(lr_mult=own, decay_mult=0.0)
+    return optimizer | ({"optim_wrapper.paramwise_cfg.custom_keys": keys} if keys else {})
+
+
+def _gpt(**width):
+    others, lion = _begun_alike(6e-4, 0.1, 10, **width), _begun_alike(6e-5, 1.0, 10, **width)
+    return {"": others, "lion": lion}
+
+
+def _images(sgd_lr, lr, factor, regularized):
+    held_down = dict(regularized=regularized)  # not what turns by a set angle
+    return {
+        "": _begun_alike(lr, 0.1, factor),
+        "adamw": _begun_alike(lr, 0.1, factor, **held_down),
+        "sgdm": _begun_alike(sgd_lr, 1e-4, factor, **held_down),
+    }
+
+
+_predictors = ("rpn_cls.weight", "rpn_reg.weight", "fc_cls.weight", "fc_reg.weight")
+_predictors += ("conv_logits.weight",)
 
 experiments = [
     dict(
@@ -61,7 +93,8 @@ experiments = [
             fastest=10,
             validations=1,
             grid=dict(warmup=[0.0, 0.05, 0.2], lr=[1, 4, 16]),
-            options={"": _of_its_size(6e-4, 0.1), "lion": _of_its_size(6e-5, 1.0)},
+            options=_gpt(),
+            embedded_options=_gpt(width=64 / 768),
         ),
     ),
     dict(
@@ -71,7 +104,14 @@ experiments = [
         seeds=[0, 1, 2],
         grid=dict(warmup=_warmup, lr=_rates(0.25, 1, 4, 16)),
         claims=_claims("warmup-imagenet"),
-        replica=dict(longest=3, validations=2, grid=dict(warmup=[0.0, 0.05], lr=[1, 4])),
+        # at 4 times the learning rate 25 steps are a relaxation time
+        replica=dict(
+            fastest=25,
+            longest=2,
+            validations=2,
+            grid=dict(warmup=[0.0, 0.2], lr=[1, 4]),
+            options=_images(0.1, 1e-3, 25, ("fc.weight",)),
+        ),
     ),
     dict(
         id="warmup-coco",
@@ -83,6 +123,12 @@ experiments = [
         seeds=[0, 1, 2],
         grid=dict(warmup=_warmup, lr=_rates(0.25, 1, 4)),
         claims=_claims("warmup-coco"),
-        replica=dict(longest=3, validations=2, grid=dict(warmup=[0.0, 0.05], lr=[1, 4])),
+        replica=dict(
+            fastest=100,
+            longest=2,
+            validations=2,
+            grid=dict(warmup=[0.0, 0.2], lr=[1, 4]),
+            options=_images(0.02, 2e-4, 100, _predictors),
+        ),
     ),
 ]

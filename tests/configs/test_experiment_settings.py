@@ -28,8 +28,8 @@ GOYAL = "×0.1 at 30 60 80 epochs"
 RE_90 = "warmup 0–1 epochs, cosine 1–90 epochs"
 RE_200 = "warmup 0–5 epochs, cosine 5–200 epochs"
 COCO_4X = "warmup 0–500 iterations, ×0.1 at 300000 340000 iterations"
-WARMUP_90 = f"share 0.0 of 450450 iterations, {GOYAL}"
-WARMUP_4X = "share 0.0 of 360000 iterations, ×0.1 at 300000 340000 iterations"
+WARMUP_90 = f"share 0.0 of 150150 iterations, {GOYAL}"
+WARMUP_4X = "share 0.0 of 300000 iterations, ×0.1 at 300000 340000 iterations"
 TRAPEZOID = "share 0.05 of 5000 iterations, down 2500–5001 iterations"
 COCO_1X = "warmup 0–500 iterations, ×0.1 at 8 11 epochs"
 
@@ -181,6 +181,8 @@ for _folder, _stem, _tail, _like, _of in (
     _plain = {"sgdm": _like.format("goyal").replace("-goyal", "")}
     for _role in ("sgdm", "adamw", "lionar", "rotational-adamw"):
         _row = TABLE[_plain.get(_role, _like.format(_role))]
+        if _role == "rotational-adamw":
+            _row = replace(_row, optimizer=_row.optimizer | {"schedule": "linear"})
         TABLE[f"{_folder}{_stem}{_role}{_tail}"] = replace(_row, schedule=_of)
     TABLE[f"{_folder}{_stem}lionar-bias{_tail}"] = replace(
         _row,
@@ -194,7 +196,11 @@ TABLE |= {
     f"gpt/gpt2-124m_{_name}_8xb60-5k": Row(_optimizer, *GPT2, _angle)
     for _name, _optimizer, _angle in (
         ("adamw", other("AdamW", 6e-4, 0.1, **_gpt_adam), 2.513),
-        ("rotational-adamw", other("RotationalAdamW", 6e-4, 0.1, **_gpt_adam), 2.513),
+        (
+            "rotational-adamw",
+            other("RotationalAdamW", 6e-4, 0.1, **_gpt_adam, schedule="linear"),
+            2.513,
+        ),
         ("lion", other("Lion", 6e-5, 1.0), 1.627),
         ("liona", other("LionA", 6e-4, 0.1), 2.513 * SIGNS),
         ("liona-bias", other("LionA", 6e-4, 0.1, **NO_WARMUP), 1.101 * signs(0.98, nesterov=True)),

@@ -163,7 +163,7 @@ def on_coco_format(name: str, root: Path, year: str = "") -> dict[str, str]:
     }
     if "-warmup-" in name:
         # as long as in mmdet's own recipe: after a step at the full rate SGDM finds nothing
-        options["param_scheduler.0.share"] = str(500 / 360_000)
+        options["param_scheduler.0.share"] = str(500 / 300_000)
     if "mask" in name:
         return options | {"train_cfg.max_iters": "2", "train_cfg.val_interval": "2"}
     return options | {"train_cfg.max_epochs": "1"}

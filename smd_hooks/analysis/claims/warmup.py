@@ -87,7 +87,7 @@ _GPT = (
     _claim(
         "adamw",
         "Without warmup AdamW is worse at every learning rate.",
-        _limits(LOSS, f"{_above(LOSS)} at every learning rate that ran both ways"),
+        _limits(LOSS, f"{_above(LOSS)} at every learning rate at which runs ended, either way"),
         ("adamw",),
         benefits_everywhere("adamw", LOSS),
     ),

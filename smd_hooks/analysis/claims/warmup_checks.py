@@ -41,14 +41,18 @@ def benefits_everywhere(role: str, measure: Measure) -> Check:
     def check(experiment: Experiment) -> Finding:
         grid = _grid(experiment, role, measure)
         gaps = {lr: gap for lr in grid.rates if (gap := grid.gap(lr))}
-        if not gaps:
-            raise CannotTell(f"{role}: no learning rate ran both with and without a warmup")
-        told = "; ".join(
+        # where runs diverge either way there is nothing to compare
+        lost = [lr for lr, g in gaps.items() if g.without.diverged and g.with_one.diverged]
+        judged = {lr: gap for lr, gap in gaps.items() if lr not in lost}
+        if not judged:
+            raise CannotTell(f"{role}: at no learning rate did runs end with and without a warmup")
+        told = [
             f"lr {lr:.3g}: {say(gap.interval, gap.by_seed, measure)}, {reading(gap, measure)}"
-            for lr, gap in gaps.items()
-        )
-        verdicts = (exceeds(gap.interval, measure.negligible) for gap in gaps.values())
-        return Finding(told, _all(verdicts))
+            for lr, gap in judged.items()
+        ]
+        told += [f"lr {lr:.3g}: diverged with a warmup and without" for lr in lost]
+        verdicts = (exceeds(gap.interval, measure.negligible) for gap in judged.values())
+        return Finding("; ".join(told), _all(verdicts))
 
     return check
 
