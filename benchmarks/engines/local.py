@@ -14,7 +14,7 @@ from smd_hooks.records.lease import Lease
 from .launched import Launched, wait_for_an_end
 from .progress import Display, Look
 from .retries import UNUSABLE, Ending, pause_before_next
-from .training import Training, write_plan
+from .training import Training, noted, write_plan
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at how far trainings are; that one has ended is seen at once."""
@@ -57,7 +57,7 @@ def train(
                 for one in queue:
                     one.give_up()
                 failed = [training for training in trainings if training.failed]
-                write_plan(failed)
+                noted(failed, display.say)
     return failed
 
 
@@ -160,6 +160,7 @@ def _run(
 ) -> None:
     next_look = time.monotonic() + LOOK_EVERY
     failed: list[Training] = []
+    unnoted = 0
     while True:
         _start(queue, jobs, gpus)
         if all(one.over for one in queue):
@@ -176,8 +177,10 @@ def _run(
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + LOOK_EVERY
             display.show([one.look() for one in queue])
-            write_plan(failed)
-            failed.clear()
+            if len(failed) > unnoted:
+                unnoted = 0 if noted(failed, display.say) else len(failed)
+            if not unnoted:
+                failed.clear()
 
 
 def _start(queue: Sequence[Queued], jobs: int | None, gpus: Sequence[str]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchmarks.launch.checkpoint_hook import INTERRUPTED
 from benchmarks.launch.claim import CLAIM_FILE, is_claimed
 from smd_hooks.records import PlannedRun, RunState, read_state, write_suite
 from smd_hooks.records.lease import is_held
@@ -89,11 +90,18 @@ class Training:
 
     @property
     def checkpoint(self) -> str:
-        """What its next launch would go on from, as MMEngine notes it; "" for the start."""
+        """What its next launch would go on from, told from others; "" for the start.
+
+        Of runs that were told to end it is one file, time after time: it goes with an iteration.
+        """
         try:
-            return (self.work_dir / "last_checkpoint").read_text(errors="replace").strip()
+            path = (self.work_dir / "last_checkpoint").read_text(errors="replace").strip()
         except OSError:
             return ""
+        if Path(path).name != INTERRUPTED:
+            return path
+        state = read_state(self.work_dir / self.newest_launch)
+        return f"{path}, iteration {state.iteration if state else 0}"
 
     @property
     def newest_launch(self) -> str:
@@ -143,8 +151,26 @@ def is_taken(work_dir: Path) -> bool:
     return is_claimed(work_dir) or is_held(work_dir / SWEEP_FILE)
 
 
+def noted(failed: Sequence[Training], say: Callable[[str], None]) -> bool:
+    """Write what has failed, and return whether it is written.
+
+    Where that cannot be, as on a full disk, a line says so: no other training ends by it.
+    """
+    try:
+        write_plan(failed)
+    except OSError as error:
+        names = ", ".join(training.name for training in failed)
+        say(f"that {names} failed cannot be noted: {error.strerror or error}; make room")
+        return False
+    return True
+
+
 def write_plan(trainings: Iterable[Training]) -> None:
-    """Write into the folder that holds the work dirs what is planned, and what has failed."""
+    """Write into the folder that holds the work dirs what is planned, and what has failed.
+
+    Raises:
+        OSError: It cannot be written to.
+    """
     suites: dict[Path, dict[str, PlannedRun]] = defaultdict(dict)
     for training in trainings:
         place = training.work_dir

@@ -38,6 +38,8 @@ _LAUNCHERS = {  # what each leaves in the environment, and how to start under it
     "slurm": ("SLURM_PROCID", "srun python -m"),
     "mpi": ("OMPI_COMM_WORLD_LOCAL_RANK", "mpirun python -m"),
 }
+LATEST = "auto"
+"""What ``--resume`` means without a checkpoint, as in mmdet's tools/train.py."""
 _RANKS = {"pytorch": "RANK", "slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -48,7 +50,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("config", type=Path, help="a config file, old or new style")
     parser.add_argument("--work-dir", help="default: work_dirs/<config's name>")
     parser.add_argument(
-        "--resume", action="store_true", help="continue from the latest checkpoint in the work dir"
+        "--resume",
+        nargs="?",
+        const=LATEST,
+        metavar="CHECKPOINT",
+        help="go on from a checkpoint; without one, from the latest in the work dir",
     )
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision (GPU)")
     parser.add_argument(
@@ -175,7 +181,9 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.auto_scale_lr.enable = True
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
-    if args.resume and not (cfg.get("load_from") and not has_checkpoint(Path(cfg.work_dir))):
+    if args.resume not in (None, LATEST):
+        cfg.resume, cfg.load_from = True, args.resume
+    elif args.resume and not (cfg.get("load_from") and not has_checkpoint(Path(cfg.work_dir))):
         cfg.resume = True
         cfg.load_from = None  # its weights are in the checkpoint, trained on
     return cfg

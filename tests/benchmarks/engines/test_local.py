@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import ClassVar
 import pytest
 
 from benchmarks.engines import local, retries
+from benchmarks.engines import training as training_module
 from benchmarks.engines.launched import Launched
 from benchmarks.engines.local import train
 from benchmarks.engines.training import SWEEP_FILE, Training, is_taken
@@ -286,3 +288,24 @@ def test_that_one_has_ended_is_seen_at_once(
     began = time.monotonic()
     assert train(scripts(tmp_path, **{f"r{n}": "true" for n in range(10)}), jobs=1) == []
     assert time.monotonic() - began < 30.0
+
+
+def test_a_full_disk_in_the_sweeps_folder_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be noted is said, once."""
+    planned = []
+
+    def full(trainings: object) -> None:
+        planned.append(trainings)
+        if len(planned) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(training_module, "write_plan", full)
+    monkeypatch.setattr(local, "write_plan", full)
+    broken, other = scripts(tmp_path, broken="exit 2", other="sleep 1; touch here")
+    assert train([broken, other], jobs=2) == [broken]
+    assert not other.failed
+    said = capsys.readouterr().out.splitlines()
+    told = [line for line in said if "cannot be noted: No space left on device" in line]
+    assert 1 <= len(told) <= 2  # as it happens, and at the end

@@ -76,6 +76,18 @@ def test_the_next_launch_goes_on_from_what_mmengine_notes(tmp_path: Path) -> Non
     assert training.checkpoint == "work_dirs/run/iter_10.pth"
 
 
+def test_one_that_was_told_to_end_twice_got_on_if_it_came_further(tmp_path: Path) -> None:
+    """The file is the same each time."""
+    training = Training("run", "config.py", tmp_path)
+    (tmp_path / "last_checkpoint").write_text("work_dirs/run/interrupted.pth")
+    seen = []
+    for launch, iteration in enumerate((100, 250, 250)):
+        folder = tmp_path / f"20260101_00000{launch}"
+        write_state(folder, RunState("failed", iteration, 1000, "told to end"))
+        seen.append(training.checkpoint)
+    assert seen[0] != seen[1] == seen[2]
+
+
 def test_it_is_alive_while_a_claim_is_or_where_there_is_none_its_records(tmp_path: Path) -> None:
     training = Training("run", "config.py", tmp_path)
     assert not training.is_alive

@@ -252,6 +252,9 @@ def test_resume_begins_with_the_weights_of_load_from_until_there_is_a_checkpoint
     (tmp_path / "iter_10.pth").touch()
     gone_on = load_config(parser.parse_args(words))
     assert (gone_on.resume, gone_on.load_from) == (True, None)
+    words[words.index("--resume") + 1 : words.index("--resume") + 1] = ["epoch_3.pth"]
+    named = load_config(parser.parse_args(words))
+    assert (named.resume, named.load_from) == (True, "epoch_3.pth")
 
 
 def test_a_full_disk_is_said_of_the_work_dir(
