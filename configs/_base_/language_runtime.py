@@ -30,8 +30,8 @@ custom_hooks = [
     dict(
         type="SMDHook",
         interval=10,
-        representation=dict(layers=["blocks.*"], interval=50),
-        noise=dict(layers=["blocks.*"], interval=50),
+        representation=dict(layers=["blocks.*"], interval=20),
+        noise=dict(layers=["blocks.*"], interval=20),
     )
 ]
 val_evaluator = dict(_delete_=True, type="TokenLoss")

@@ -68,7 +68,7 @@ def test_the_replica_has_the_trapezoid_and_two_micro_batches_a_step() -> None:
     assert own.optim_wrapper.optimizer.weight_decay == pytest.approx(1.0)
     assert own.optim_wrapper.optimizer.lr == 6e-4
     (hook,) = own.custom_hooks
-    assert (hook.interval, hook.noise.interval, hook.representation.interval) == (1, 5, 5)
+    assert (hook.interval, hook.noise.interval, hook.representation.interval) == (1, 2, 2)
     # relaxation times per step, and so per stage, are the original's, in proportion
     unbound = time_scale({"adamw": cfg}, embedded_target("language"))["adamw"].config
     assert unbound.train_cfg.max_iters < 100  # the control: too short for larger learning rates

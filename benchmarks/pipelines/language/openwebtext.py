@@ -72,8 +72,8 @@ def _load(workers: int) -> Any:
     except Exception as error:  # of its many ways to download
         line = " ".join(str(error).split())
         raise UsageError(
-            f"the library datasets cannot load {NAME}: try where there is network "
-            f"({type(error).__name__}: {line[:200]})"
+            f"the library datasets cannot load {NAME}: try where there is network, and with "
+            f"datasets<4 where it refuses a loading script ({type(error).__name__}: {line[:200]})"
         ) from error
 
 
