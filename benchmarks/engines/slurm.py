@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmarks.errors import UsageError
-from benchmarks.launch.claim import HELD
+from benchmarks.launch.claim import CLAIM_FILE, HELD
 from benchmarks.launch.interrupts import as_interrupts
+from smd_hooks.records.lease import Lease
 from smd_hooks.records.state import NOT_FINITE
 
 from .progress import Display, Look
 from .retries import INTERRUPTED, UNUSABLE, Ending, pause_before_next
-from .slurm_array import alone, in_queue, kinds, sbatch_options, submit
-from .slurm_queue import Job, Place, accounted, exit_code, jobs_in_queue
-from .training import Training, is_taken, write_plan
+from .slurm_array import Refused, alone, in_queue, kinds, sbatch_options, submit
+from .slurm_queue import Job, Place, accounted, exit_code, jobs_in_queue, longest_array
+from .training import Training, write_plan
 
 LOOK_EVERY = 15.0
 """Seconds between two looks at the queue: all users share the machine that answers."""
+REFUSED_PAUSE = 300.0
+"""Seconds before what sbatch has refused is submitted again."""
 
 
 def train(
@@ -94,19 +98,29 @@ class Element:
     _checkpoint: str = ""
     _runs_since: float | None = None
     _began: int = 0
+    _leases: list[Lease] = field(init=False)
+
+    def __post_init__(self) -> None:
+        claim = self.training.work_dir / CLAIM_FILE
+        self._leases = [Lease(claim), Lease(self.training.sweep_file)]
 
     @property
     def is_due(self) -> bool:
         """Whether it is to be submitted now."""
         return not self.place and not self.over and self.not_before <= time.monotonic()
 
-    @property
-    def is_anothers(self) -> bool:
-        """Whether a launch that is in no queue has it, or has had it since it was planned."""
-        known = self.training.known
-        return is_taken(self.training.work_dir) or (
-            known is not None and self.training.newest_launch > known
-        )
+    def may_be_submitted(self) -> bool:
+        """Return whether nobody holds it; leave it where others do, or have had it.
+
+        A claim outlives a job that was killed. Where that ran on another machine, only a sign of
+        life tells it from a claim that somebody else holds: until then, or until the claim is
+        over, it is neither submitted nor left.
+        """
+        known, held = self.training.known, self._held()
+        moved_on = known is not None and self.training.newest_launch > known
+        if moved_on or any(lease.is_anothers for lease in held):
+            self.leave()
+        return not held and not self.over
 
     def leave(self) -> None:
         """Leave it to whoever has it."""
@@ -125,7 +139,8 @@ class Element:
         if self.over:
             return Look(training.name, "over", *iterations, word="elsewhere" * training.elsewhere)
         if self._runs_since is None:
-            word = job.word(done > 0) if job else "submitted" if self.place else "tried again soon"
+            waits = "tried again soon" if self.endings else "not submitted yet"
+            word = job.word(done > 0) if job else "submitted" if self.place else waits
             return Look(training.name, "waits", *iterations, word=word)
         seconds = time.monotonic() - self._runs_since
         return Look(training.name, "runs", *iterations, self._began, seconds)
@@ -154,7 +169,7 @@ class Element:
         else:
             code = self._exit_code(job)
             words = ", ".join(part for part in (job.end, words) if part)
-        self.place = self._runs_since = None
+        self.place = self._job = self._runs_since = None
         if code == UNUSABLE and HELD in words:
             self.leave()
             return ""
@@ -170,7 +185,11 @@ class Element:
             return f"{self.training.name} failed: {words}" if code else ""
         self.not_before = time.monotonic() + pause
         self.training.known = self.training.newest_launch
+        self._held()  # from now on a touched claim is another's
         return f"{self.training.name} is submitted again in {pause:.0f} s: {words}"
+
+    def _held(self) -> list[Lease]:
+        return [lease for lease in self._leases if not lease.is_free()]
 
     def _exit_code(self, job: Job) -> int:
         if job.state == "COMPLETED":
@@ -184,6 +203,7 @@ class _Sweep:
     elements: list[Element]
     options: list[str]
     slots: int | None
+    _told: set[str] = field(default_factory=set)
 
     @property
     def is_over(self) -> bool:
@@ -197,18 +217,43 @@ class _Sweep:
     def submit(self) -> None:
         """Find in the queue what is there, leave alone what others have, submit the rest."""
         left = {element.training.name: element for element in self.elements if element.is_due}
-        if not left:
+        if not any(map(self._room, kinds(element.training for element in left.values()))):
             return
         trainings = [element.training for element in left.values()]
         folder = trainings[0].work_dir.parent / "slurm"
         with alone(folder):
             for name, place in in_queue(trainings, jobs_in_queue()).items():
                 left.pop(name).enter(place)
-            for name in [name for name, element in left.items() if element.is_anothers]:
-                left.pop(name).leave()
+            left = {name: element for name, element in left.items() if element.may_be_submitted()}
             for alike in kinds(element.training for element in left.values()):
-                for name, place in submit(alike, folder, self.options, self.slots).items():
-                    left[name].enter(place)
+                self._submit(alike, left, folder)
+
+    def _submit(
+        self, alike: Sequence[Training], elements: Mapping[str, Element], folder: Path
+    ) -> None:
+        """Submit as many of a kind as there is room for, in arrays as long as the cluster takes."""
+        most = longest_array()
+        while part := alike[: min(most, self._room(alike))]:
+            try:
+                places = submit(part, folder, self.options, self.slots)
+            except Refused as refusal:
+                if refusal.are_too_many and len(part) > 1:
+                    most = len(part) // 2
+                    continue
+                for training in alike:
+                    elements[training.name].not_before = time.monotonic() + REFUSED_PAUSE
+                if refusal.are_too_many and self.arrays:
+                    return  # there is room when some of those have ended
+                raise
+            for name, place in places.items():
+                elements[name].enter(place)
+            alike = alike[len(part) :]
+
+    def _room(self, alike: Sequence[Training]) -> int:
+        """How many of a kind may be submitted: an array limits how many of its own run."""
+        queued = [element.training.processes for element in self.elements if element.place]
+        beside = queued.count(alike[0].processes) if alike else 0
+        return max(0, self.slots - beside) if self.slots and beside else len(alike)
 
     def look(self, display: Display, retries: int) -> None:
         """Look at the queue; submit again what may be tried again."""
@@ -219,4 +264,6 @@ class _Sweep:
                     display.say(line)
             self.submit()
         except UsageError as error:  # a controller that restarts, or is too busy, comes back
-            display.say(f"{error}; asked again in {LOOK_EVERY:.0f} s")
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                display.say(f"{error}; asked again from time to time")

@@ -8,17 +8,18 @@ whatever became of the one that submitted them.
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
 from benchmarks.errors import UsageError
-from smd_hooks.records.lease import Lease
+from smd_hooks.records.lease import held
 
 from .slurm_queue import Job, Place, ask, comment
 from .training import Training
@@ -30,14 +31,27 @@ _OURS = {
     *("array", "chdir", "comment", "error", "gpu-bind", "job-name", "no-requeue", "ntasks"),
     *("open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"),
 }
+_OTHER_CLUSTERS = {"clusters", "cluster-constraint"}
 _GPUS = {"gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"}
+_LACKS_GPUS = re.compile(r"gres|tres|gpu|configuration is not available", re.IGNORECASE)
+_TOO_MANY = re.compile(r"job submit limit|job array specification", re.IGNORECASE)
+
+
+class Refused(UsageError):
+    """What sbatch does not take."""
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether fewer at a time may be taken."""
+        return _TOO_MANY.search(str(self)) is not None
 
 
 def sbatch_options(options: Sequence[str]) -> list[str]:
     """Turn ``KEY=VALUE`` into sbatch's ``--KEY=VALUE``, and ``KEY`` into ``--KEY``.
 
     Raises:
-        UsageError: An option is set by the engine itself, abbreviated or in full, or has dashes.
+        UsageError: An option is set by the engine itself, abbreviated or in full, has dashes, or
+            sends jobs to clusters that nobody asks for them.
     """
     for option in options:
         key = option.partition("=")[0]
@@ -45,6 +59,11 @@ def sbatch_options(options: Sequence[str]) -> list[str]:
             raise UsageError(f"--slurm {option}: write KEY=VALUE, such as time=24:00:00")
         if any(own.startswith(key) for own in _OURS):
             raise UsageError(f"--slurm {option}: the sweep sets sbatch's --{key} itself")
+        if any(other.startswith(key) for other in _OTHER_CLUSTERS):
+            raise UsageError(
+                f"--slurm {option}: a sweep's jobs are on its own cluster; start it on a machine "
+                "that submits to the other"
+            )
     return [f"--{option}" for option in options]
 
 
@@ -111,7 +130,8 @@ def submit(
         Where each is in the queue, by its name.
 
     Raises:
-        UsageError: sbatch refuses, in its own words; or a folder cannot be written to.
+        UsageError: A folder cannot be written to.
+        Refused: sbatch refuses, in its own words.
     """
     lines = [task(training) for training in trainings]
     resources = [*_resources(trainings[0], options), *options]
@@ -137,8 +157,10 @@ def submit(
     try:
         array = ask(*command).partition(";")[0].strip()  # after it, which of several clusters
     except UsageError as refusal:
-        asked = shlex.join(resources)
-        raise UsageError(f"{refusal}; asked for {asked}, no GPUs are --slurm gres=none") from None
+        words = str(refusal)
+        if _LACKS_GPUS.search(words):
+            words += f"; asked for {shlex.join(resources)}, no GPUs are --slurm gres=none"
+        raise Refused(words) from None
     if not array.isdecimal():
         raise UsageError(f"--engine slurm: sbatch submitted nothing; it said {array!r}")
     return {training.name: Place(array, n) for n, training in enumerate(trainings)}
@@ -163,16 +185,12 @@ def alone(folder: Path) -> Iterator[None]:
     """Have no other sweep look into the queue and submit meanwhile.
 
     Raises:
-        UsageError: The folder cannot be written to.
+        UsageError: The folder cannot be written to, or another sweep is at it for minutes.
     """
-    lease = Lease(folder / ".submitting")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        while not lease.take():
-            time.sleep(0.2)
-    except OSError as error:
-        raise UsageError(f"--engine slurm: {folder}: {error.strerror}") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(folder / ".submitting"))
+        except OSError as error:
+            raise UsageError(f"--engine slurm: {folder}: {error.strerror or error}") from None
         yield
-    finally:
-        lease.release()

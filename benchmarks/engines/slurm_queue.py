@@ -26,6 +26,8 @@ _ENDED = {
     "PREEMPTED": "preempted, and not requeued by this cluster",
 }
 _SAYS_LITTLE = {"None", "Priority", "Resources", "JobArrayTaskLimit"}
+_LONGEST_ARRAY = re.compile(r"\b(?:MaxArraySize|max_array_tasks) *= *(\d+)")
+_USUALLY_LONGEST = 1001
 _EXIT_CODE = re.compile(r"\bExitCode=(\d+):")
 
 
@@ -128,6 +130,15 @@ def exit_code(place: Place) -> int:
     except UsageError:
         return 1
     return int(found[1]) or 1 if found else 1
+
+
+def longest_array() -> int:
+    """Return how many elements this cluster takes in one array."""
+    try:
+        found = _LONGEST_ARRAY.findall(ask("scontrol", "show", "config"))
+    except UsageError:
+        found = []
+    return max(1, min(map(int, found), default=_USUALLY_LONGEST))
 
 
 def ask(*command: str) -> str:

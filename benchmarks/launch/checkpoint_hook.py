@@ -13,6 +13,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from smd_hooks.hooks.runner_access import accumulation_of
+
 from .checkpoint_files import remove_parts, write_pointer
 
 INTERRUPTED = "interrupted.pth"
@@ -26,7 +28,8 @@ class SafeCheckpointHook(CheckpointHook):
     MMEngine removes the oldest checkpoint of ``max_keep_ckpts`` (and the best one so far)
     first and writes the next one then: killed in between, a run that keeps one has none. What is
     to be removed is also noted in the checkpoint itself, so that a run that is killed before it
-    has done so does it when it goes on.
+    has done so does it when it goes on. Where several processes train, what they accumulate is in
+    no checkpoint: one that is due meanwhile waits for the optimizer's step.
     """
 
     out_dir: Any
@@ -39,6 +42,12 @@ class SafeCheckpointHook(CheckpointHook):
         """Clear away what an earlier launch had no more time for."""
         super().before_train(runner)
         self._outdated: list[str] = []
+        if self.by_epoch and is_main_process() and (length := _epoch_that_ends_amid_a_step(runner)):
+            runner.logger.warning(
+                f"epochs of {length} iterations do not end with an optimizer step of "
+                f"{accumulation_of(runner)}: going on after one, several processes lose gradients; "
+                "save checkpoints by iterations"
+            )
         if not self._is_local:
             return
         if is_main_process():
@@ -61,12 +70,17 @@ class SafeCheckpointHook(CheckpointHook):
             self._outdated.append(self._path(INTERRUPTED))
             self._remove_outdated(runner)
 
-    def save_interrupted(self, runner: Runner) -> None:
-        """Save a checkpoint between two iterations, and let the run go on from it."""
-        self._save(runner, INTERRUPTED, {"epoch": runner.epoch, "iter": runner.iter}, exact=True)
+    def every_n_train_iters(self, runner: Runner, n: int, start: int = 0) -> bool:
+        """Whether a checkpoint is due, or became so since the last optimizer step."""
+        if n <= 0 or _is_amid_a_step(runner, runner.iter + 1):
+            return False
+        since = runner.iter + 1 - start
+        return since >= 0 and since % n < _iterations_to_a_checkpoint(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         """Save a regular checkpoint, point to it, and then remove what it makes outdated."""
+        if self._saves_best and not self.by_epoch and _is_amid_a_step(runner, step):
+            return
         if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
                 self._outdated.append(self._path(self.filename_tmpl.format(self.keep_ckpt_ids[0])))
@@ -77,7 +91,7 @@ class SafeCheckpointHook(CheckpointHook):
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
         self._outdated.append(self._path(INTERRUPTED))
         runner.message_hub.update_info(_OUTDATED, list(self._outdated))
-        self._save(runner, name, meta)
+        _save(self, runner, name, meta)
         if not self._saves_best:
             self._remove_outdated(runner)
 
@@ -99,21 +113,6 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _path(self, name: str) -> str:
         return self.file_backend.join_path(self.out_dir, name)
-
-    def _save(self, runner: Runner, name: str, meta: dict[str, Any], exact: bool = False) -> None:
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            self.file_client_args,
-            save_optimizer=exact or self.save_optimizer,
-            save_param_scheduler=exact or self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if is_main_process():
-            write_pointer(Path(runner.work_dir), self._path(name))
 
     def _remove_outdated(self, runner: Runner) -> None:
         """Remove what is outdated, unless a later checkpoint has taken its name."""
@@ -140,6 +139,36 @@ class SafeCheckpointHook(CheckpointHook):
             self.file_backend = backend
 
 
+def save_interrupted(runner: Runner, hook: CheckpointHook) -> None:
+    """Save a checkpoint between two iterations, and let the run go on from it.
+
+    Args:
+        runner: The run.
+        hook: Says where; its training has begun.
+    """
+    _save(hook, runner, INTERRUPTED, {"epoch": runner.epoch, "iter": runner.iter}, exact=True)
+
+
+def _save(
+    hook: CheckpointHook, runner: Runner, name: str, meta: dict[str, Any], exact: bool = False
+) -> None:
+    """Save a checkpoint and point to it; ``exact`` with all that it takes to go on."""
+    runner.save_checkpoint(
+        hook.out_dir,
+        name,
+        hook.file_client_args,
+        save_optimizer=exact or hook.save_optimizer,
+        save_param_scheduler=exact or hook.save_param_scheduler,
+        meta=meta,
+        by_epoch=hook.by_epoch,
+        backend_args=hook.backend_args,
+        **hook.args,
+    )
+    if is_main_process():
+        path = hook.file_backend.join_path(hook.out_dir, name)
+        write_pointer(Path(runner.work_dir), path)
+
+
 class _Noting:
     """A file backend that notes what it is to remove."""
 
@@ -149,6 +178,23 @@ class _Noting:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
+
+
+def _iterations_to_a_checkpoint(runner: Runner) -> int:
+    """How many iterations make one that a checkpoint can be of."""
+    return accumulation_of(runner) if runner.world_size > 1 else 1
+
+
+def _is_amid_a_step(runner: Runner, iteration: int) -> bool:
+    """Whether processes have accumulated then what no checkpoint has."""
+    is_last = iteration == runner.max_iters
+    return not is_last and iteration % _iterations_to_a_checkpoint(runner) > 0
+
+
+def _epoch_that_ends_amid_a_step(runner: Runner) -> int:
+    """The length of epochs that do not end with an optimizer step, else 0."""
+    length = len(runner.train_dataloader)
+    return length if length % _iterations_to_a_checkpoint(runner) else 0
 
 
 def in_place_of_mmengines(hook: Any) -> Any:

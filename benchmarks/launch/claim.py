@@ -81,7 +81,7 @@ def _take(lease: Lease, work_dir: Path) -> None:
                 f"{work_dir} {HELD} {sight.holder or 'somebody'}: wait until that has ended, end "
                 "it, or take another --work-dir"
             )
-        if sight and waited > 2 * sight.term + _SAY_AFTER:
+        if sight and waited > 3 * sight.term + _SAY_AFTER:
             raise UsageError(
                 f"the claim of {sight.holder or 'nobody known'} on {work_dir} is over, but cannot "
                 f"be removed: if nothing trains there, remove {lease.path}*"

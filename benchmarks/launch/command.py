@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.runner import Runner
 
 from benchmarks.components import type_name
@@ -120,7 +120,9 @@ def _run(cfg: Config, claim: Claim | None) -> int:
         _fail(runner, "interrupted")
         return 130
     except ToldToEnd as told:
-        _fail(runner, str(told), "the run stopped")
+        with put_off():
+            _fail(runner, str(told), "the run stopped")
+            barrier()  # where one process ends, launchers kill the others
         return REQUEUE if told.resumable else 130
     except Exception as error:
         _fail(runner, describe(error))

@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor
 
 from smd_hooks.records.state import NOT_FINITE
+
+_NEVER = torch.iinfo(torch.int64).max
 
 
 class FiniteLossHook(Hook):
     """Raises ``FloatingPointError`` when the training loss is NaN or infinite.
 
     The first bad iteration is kept on the device and read back every 50 iterations
-    there, so that watching costs no synchronisation; on a CPU it is read every time.
+    there, so that watching costs no synchronisation; on a CPU it is read every time. Processes
+    that train together read the first one of all, and end alike.
     ``python -m benchmarks run`` registers it with every run.
     """
 
@@ -24,7 +27,7 @@ class FiniteLossHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self) -> None:
-        self._first_bad: Tensor | None = None
+        self._first_bad = torch.tensor(_NEVER)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -33,14 +36,14 @@ class FiniteLossHook(Hook):
         loss = (outputs or {}).get("loss")
         if not torch.is_tensor(loss):
             return
-        if self._first_bad is None:
-            self._first_bad = torch.full((), -1, dtype=torch.int64, device=loss.device)
-        is_first = ~torch.isfinite(loss.detach()).all() & (self._first_bad < 0)
-        self._first_bad = torch.where(is_first, runner.iter + 1, self._first_bad)
+        self._first_bad = self._first_bad.to(loss.device)
+        now = torch.full_like(self._first_bad, runner.iter + 1)
+        is_first = ~torch.isfinite(loss.detach()).all() & (self._first_bad > now)
+        self._first_bad = torch.where(is_first, now, self._first_bad)
         if loss.device.type == "cpu" or self.every_n_train_iters(runner, 50):
             self._check()
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_on_all_ranks(self, runner: Runner) -> None:
         """Let no checkpoint of broken weights be written."""
         self._check()
 
@@ -49,6 +52,8 @@ class FiniteLossHook(Hook):
         self._check()
 
     def _check(self) -> None:
-        iteration = -1 if self._first_bad is None else int(self._first_bad.item())
-        if iteration >= 0:
+        """Raise on all processes where any has seen a bad iteration: a collective."""
+        all_reduce(self._first_bad, "min")
+        iteration = int(self._first_bad.item())
+        if iteration < _NEVER:
             raise FloatingPointError(f"{NOT_FINITE} since iteration {iteration}")

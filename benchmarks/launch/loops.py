@@ -42,11 +42,11 @@ class ExactIterLoop(IterBasedTrainLoop):
         if self._iter > 0:
             self._validate_if_due()
         batches = self._batches()
-        runner.end_if_told(now=True)
+        runner.end_if_told()
         while self._iter < self._max_iters and not self.stop_training:
             runner.model.train()
             self.run_iter(next(batches))
-            runner.end_if_told()
+            runner.end_if_told(self._iter)
             self._validate_if_due()
         runner.call_hook("after_train_epoch")
         runner.call_hook("after_train")
@@ -98,7 +98,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         done = self._iter - self.epoch_began
         if self._iter > 0 and not done:
             self._validate_if_due()
-        runner.end_if_told(now=True)
+        runner.end_if_told()
         while self._epoch < self._max_epochs and not self.stop_training:
             self._run_epoch_after(done)
             done = 0
@@ -116,11 +116,11 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         for index, batch in enumerate(self._batches(done), start=done):
             self.run_iter(index, batch)
             if index + 1 < len(self.dataloader):
-                runner.end_if_told()
+                runner.end_if_told(self._iter)
         runner.call_hook("after_train_epoch")
         self._epoch += 1
         self.epoch_began = self._iter
-        runner.end_if_told(now=True)
+        runner.end_if_told()
 
     def _validate_if_due(self) -> None:
         self._decide_current_val_interval()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.dist import (
@@ -15,14 +15,14 @@ from mmengine.dist import (
     broadcast_object_list,
     is_main_process,
 )
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.runner import Runner, get_priority
 
 from smd_hooks.hooks.runner_access import accumulation_of
 
 from .checkpoint_files import latest_checkpoint, put_in_place, read_meta
-from .checkpoint_hook import SafeCheckpointHook, in_place_of_mmengines
-from .interrupts import Notice, ToldToEnd
+from .checkpoint_hook import in_place_of_mmengines, save_interrupted
+from .interrupts import Notice, ToldToEnd, put_off
 from .loops import exact_loop
 from .processes import ParallelRunner
 from .random_state import (
@@ -31,11 +31,12 @@ from .random_state import (
     random_states_of_all_ranks,
     restore_random_state,
 )
+from .resume_point import ResumePointHook
+from .validation_exit import batches_of_all_ranks, end_validation, may_be_left
 from .workers import WorkerInit
 
 AGREE_EVERY = 10
-"""Iterations after which several processes compare what they were told."""
-_CHECKPOINT_KEY = "benchmarks"
+"""Iterations, or batches of a validation, after which processes compare what they were told."""
 _STAMP = "%Y%m%d_%H%M%S"
 
 
@@ -44,7 +45,8 @@ class SuiteRunner(ParallelRunner):
 
     Checkpoints also hold every process's random state, whether the validation that was due has
     ended and, of a single process, gradients that are being accumulated; they are put in place
-    whole. Validations leave the random state of training alone.
+    whole. Validations leave the random state of training alone; one in which the run is told to
+    end is left, and done anew by the run that goes on.
     The config and its text stay as they are: hooks and loops are replaced as they are built.
     A run without a seed keeps the one that it drew. On GPUs equality bit by bit also needs
     operations that repeat themselves (``randomness=dict(deterministic=True)``).
@@ -61,6 +63,7 @@ class SuiteRunner(ParallelRunner):
     _states: list[RandomState]
     _point: dict[str, Any] | None = None
     _validated = -1
+    _val_batches = 0
 
     # ------------------------------------------------------------------ before training
 
@@ -94,7 +97,11 @@ class SuiteRunner(ParallelRunner):
     def register_hooks(self, *args: Any, **options: Any) -> None:
         """Register the config's hooks, and the one that keeps where the run is."""
         super().register_hooks(*args, **options)
-        self.register_hook(_ResumePointHook())
+        self.register_hook(ResumePointHook())
+        for hook in self.hooks:  # what it counts belongs into the best checkpoint, saved next
+            if isinstance(hook, EarlyStoppingHook):
+                hook.priority = "LOW"
+        self._hooks.sort(key=lambda hook: get_priority(hook.priority))
 
     def build_train_loop(self, loop: Any) -> Any:
         """Build the training loop; ours in the place of MMEngine's two."""
@@ -142,13 +149,16 @@ class SuiteRunner(ParallelRunner):
             )
 
     def validate(self) -> None:
-        """Validate, unless the checkpoint has this validation's end; then look for signals."""
+        """Validate, unless the checkpoint has this validation's end; look for signals meanwhile."""
         if self._validated == self.iter:
             return
+        loader = getattr(self.val_loop, "dataloader", None)
+        self._val_batches = batches_of_all_ranks(loader) if may_be_left(self.hooks) else 0
         with self.random_state_kept():
             self.val_loop.run()
+        self._val_batches = 0
         self._validated = self.iter
-        self.end_if_told(now=True)
+        self.end_if_told()
 
     @contextmanager
     def random_state_kept(self) -> Iterator[None]:
@@ -161,28 +171,56 @@ class SuiteRunner(ParallelRunner):
             restore_random_state(state)
             self._set_aside = outer
 
-    def end_if_told(self, now: bool = False) -> None:
+    def end_if_told(self, at: int = 0) -> None:
         """End between two iterations if a signal told so, with a checkpoint.
 
         Args:
-            now: Ask the other processes, too; else they are asked every so many iterations.
+            at: A count that is the same in all processes: they ask each other at every so many.
 
         Raises:
             ToldToEnd: The run was told to end.
         """
-        several = self.world_size > 1
-        if several and (self.iter % accumulation_of(self) or (not now and self.iter % AGREE_EVERY)):
-            return
+        if told_by := self._told_by(at):
+            self._end(told_by)
+
+    def leave_validation_if_told(self, done: int) -> None:
+        """End in a validation if a signal told so; when the run goes on, it is done anew.
+
+        Args:
+            done: Batches that this process has validated.
+
+        Raises:
+            ToldToEnd: The run was told to end.
+        """
+        if done <= self._val_batches and (told_by := self._told_by(done)):
+            end_validation(self)
+            self._end(told_by)
+
+    def _told_by(self, at: int) -> str:
+        """The signal that told any of the processes to end, "" where none did."""
+        if self.world_size == 1:
+            return self.notice.told_by
+        # what is being accumulated differs between processes, and is in no checkpoint
+        if self.iter % accumulation_of(self) or at % AGREE_EVERY:
+            return ""
         told = torch.tensor(int(bool(self.notice.told_by)))
-        if several:
-            all_reduce(told, "max")
-        if not told:
-            return
-        names = all_gather_object(self.notice.told_by) if several else [self.notice.told_by]
-        hooks = [hook for hook in self.hooks if isinstance(hook, SafeCheckpointHook)]
-        for hook in hooks[:1]:
-            hook.save_interrupted(self)
-        raise ToldToEnd(next(filter(None, names)), resumable=bool(hooks))
+        all_reduce(told, "max")
+        return next(filter(None, all_gather_object(self.notice.told_by))) if told else ""
+
+    def _end(self, told_by: str) -> NoReturn:
+        hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
+        problem = None
+        with put_off():  # told again, or sooner than others, nobody may cut the writing short
+            try:
+                for hook in hooks[:1]:
+                    save_interrupted(self, hook)
+            except OSError as error:
+                problem = error
+            # where a process ends, launchers kill the others: wait until the first has written
+            problems = all_gather_object(str(problem or ""))
+        if any(problems):
+            raise problem or OSError(next(filter(None, problems)))
+        raise ToldToEnd(told_by, resumable=bool(hooks))
 
     # ---------------------------------------------------------------------- checkpoints
 
@@ -192,6 +230,7 @@ class SuiteRunner(ParallelRunner):
         Raises:
             OSError: It cannot be written; what was there is as it was.
         """
+        self.call_hook("before_save_on_all_ranks")  # MMEngine asks the first one's hooks only
         self._states = random_states_of_all_ranks(self._set_aside or capture_random_state())
         if not is_main_process() or "://" in str(out_dir):
             super().save_checkpoint(out_dir, filename, *args, **options)
@@ -205,42 +244,6 @@ class SuiteRunner(ParallelRunner):
                 f"checkpoint {path} cannot be written ({error.strerror or error}): make room and "
                 "--resume"
             ) from error
-
-
-class _ResumePointHook(Hook):
-    """Puts into checkpoints what SuiteRunner goes on from, and takes it out again."""
-
-    # when after_val_epoch comes here, loggers have written the validation's results
-    priority = "BELOW_NORMAL"
-
-    def after_val_epoch(self, runner: SuiteRunner, metrics: Any = None) -> None:
-        """Note that this validation has ended: the best checkpoint is saved right after."""
-        runner._validated = runner.iter
-
-    def before_save_checkpoint(self, runner: SuiteRunner, checkpoint: dict) -> None:
-        """Add it."""
-        meta, loop = checkpoint["meta"], runner.train_loop
-        same_epoch = meta["epoch"] == loop.epoch
-        checkpoint[_CHECKPOINT_KEY] = {
-            "random_states": runner._states,
-            "validated": runner._validated == meta["iter"],
-            "epoch_began": getattr(loop, "epoch_began", 0) if same_epoch else meta["iter"],
-            "gradients": _gradients_so_far(runner, meta["iter"]),
-        }
-
-    def after_load_checkpoint(self, runner: SuiteRunner, checkpoint: dict) -> None:
-        """Take it out; of no meaning to a run that only begins with these weights."""
-        runner._point = checkpoint.get(_CHECKPOINT_KEY) if runner._resume else None
-        if runner._point is not None and runner._point["validated"]:
-            runner._validated = checkpoint["meta"]["iter"]
-
-
-def _gradients_so_far(runner: SuiteRunner, iteration: int) -> dict[str, torch.Tensor]:
-    """What is accumulated for a step that is still to come; of one process, not of several."""
-    if runner.world_size > 1 or iteration % accumulation_of(runner) == 0:
-        return {}
-    parameters = runner.model.named_parameters()
-    return {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
 
 
 def later_stamp(work_dir: Path, stamp: str) -> str:

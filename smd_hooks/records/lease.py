@@ -134,10 +134,12 @@ class Lease:
     def __init__(self, path: Path, term: float = TERM) -> None:
         self.path, self.term = Path(path), term
         self.sight: Sight | None = None
-        """Who held it when :meth:`take` was last refused."""
+        """Who held it when that was last looked at."""
         self.is_renewed = False
         """Whether that holder has given a sign of life since this process first looked."""
         self._seen_since = 0.0
+        self._guard: Sight | None = None
+        self._guarded_since = 0.0
         self._token, self._pid, self._lost, self._looked = "", 0, "", 0.0
         self._ended, self._heart = threading.Event(), threading.Thread()
 
@@ -158,6 +160,18 @@ class Lease:
             return (sight is None or self._clear(sight)) and self._create()
         return False
 
+    def is_free(self) -> bool:
+        """Look, without trying to hold it, whether nobody does; call again as of :meth:`take`.
+
+        Returns:
+            Whether there is no holder, or it is gone; also where the folder cannot be looked into.
+        """
+        try:
+            sight = look_at(self.path, self.term)
+        except OSError:
+            return True
+        return sight is None or self._is_abandoned(sight)
+
     def release(self) -> None:
         """Let go of it; in a process forked from the holder, do nothing."""
         if not self._token or os.getpid() != self._pid:
@@ -177,7 +191,7 @@ class Lease:
 
     @property
     def is_anothers(self) -> bool:
-        """Whether who refused it to :meth:`take` is known to live, on this machine or elsewhere."""
+        """Whether the holder last seen is known to live, on this machine or elsewhere."""
         return self.sight is not None and (self.sight.lives_here or self.is_renewed)
 
     @property
@@ -224,6 +238,7 @@ class Lease:
         try:
             os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
+            self._drop_stale(guard)
             return False
         try:
             sight = look_at(self.path, self.term)
@@ -232,6 +247,15 @@ class Lease:
             self.path.unlink(missing_ok=True)
             return True
         finally:
+            guard.unlink(missing_ok=True)
+
+    def _drop_stale(self, guard: Path) -> None:
+        """Remove the guard of one that died: the living need it for a moment, not for a term."""
+        sight, now = look_at(guard, self.term), time.monotonic()
+        if sight is None or self._guard is None or self._guard.stamp != sight.stamp:
+            self._guard, self._guarded_since = sight, now
+        elif now - self._guarded_since > self.term:
+            # then all begin anew: who removes it is no sooner inside than the others
             guard.unlink(missing_ok=True)
 
     def _beat(self) -> None:

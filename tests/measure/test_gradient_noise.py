@@ -294,17 +294,13 @@ def test_what_cannot_be_measured_is_refused() -> None:
 # -------------------------------------------------------------------------- two processes
 
 
-def _one_process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
+def _one_process(rank: int) -> list[float]:
     parallel = nn.parallel.DistributedDataParallel(network())
     model, optimizer, probe = probed(model=parallel.module)
     mine = batches(12)[rank::2]  # of each step's four micro-batches two
     accumulate(parallel, optimizer, mine, 2, before_step=lambda: _clip(model))
-    torch.save(probe.drain()["noise"].tolist(), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    found: list[float] = probe.drain()["noise"].tolist()
+    return found
 
 
 def _clip(model: nn.Module) -> None:
@@ -313,13 +309,13 @@ def _clip(model: nn.Module) -> None:
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 def test_two_processes_see_what_accumulation_on_one_sees(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_one_process, (str(tmp_path),), nprocs=2)
+    of_ranks = on_two_processes(tmp_path / "two", _one_process)
     model, optimizer, probe = probed()
     accumulate(model, optimizer, batches(12), 4, before_step=lambda: _clip(model))
     wanted = probe.drain()["noise"]
     assert len(wanted) == 6
-    for rank in range(2):
-        assert torch.load(tmp_path / f"{rank}.pt") == pytest.approx(wanted, rel=1e-10)
+    for found in of_ranks:
+        assert found == pytest.approx(wanted, rel=1e-10)
     # control: what one process has of the data is another estimate
     model, optimizer, probe = probed()
     accumulate(model, optimizer, batches(12)[::2], 2)

@@ -280,16 +280,30 @@ def test_what_no_one_can_read_is_left_alone_for_a_term(path: Path, content: byte
     held.release()
 
 
-def test_a_guard_left_behind_lets_nobody_in(path: Path) -> None:
-    """Who clears a file away may be killed while at it: then a person has to look."""
+def test_a_guard_left_behind_lets_nobody_in_for_a_term(path: Path) -> None:
+    """Who clears a file away may be killed while at it; and who lives is at it for no term."""
     Holder(path).end()
     guard = path.with_name(".claim.clearing")
     guard.touch()
-    held = Lease(path)
+    held = Lease(path, TERM)
     assert not held.take()
-    guard.unlink()
-    assert held.take()
+    time.sleep(0.7 * TERM)
+    guard.touch()  # another has taken it over meanwhile
+    assert 0.9 * TERM < seconds_until_taken(held) < 3 * TERM
+    assert not guard.exists()
     held.release()
+
+
+def test_one_that_only_looks_takes_nothing(path: Path, hold: Callable[..., Holder]) -> None:
+    watch = Lease(path, TERM)
+    assert watch.is_free()
+    holder = hold(host="elsewhere")
+    assert not watch.is_free()
+    assert not watch.is_anothers  # so far it may be dead
+    wait_for(lambda: not watch.is_free() and watch.is_anothers)
+    holder.end()
+    wait_for(watch.is_free)
+    assert path.exists()
 
 
 def test_identities_are_read_back_as_written() -> None:

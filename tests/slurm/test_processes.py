@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from benchmarks.engines import slurm_array
 from benchmarks.engines.slurm_array import submit
-from benchmarks.engines.slurm_queue import jobs_in_queue
+from benchmarks.engines.slurm_queue import Job, jobs_in_queue
 from benchmarks.engines.training import Training
 from smd_hooks import load_runs
 from tests.benchmarks.sweep.small import write_suite_file
@@ -55,3 +56,26 @@ def test_each_process_sees_all_of_the_jobs_gpus(
     wait_until(lambda: any(job.place == place and job.has_ended for job in jobs_in_queue()))
     said = sorted(training.console_file.read_text().splitlines())
     assert said == [f"{number} of 0,1, threads 1" for number in range(2)]
+
+
+@pytest.mark.slow
+def test_one_that_goes_back_often_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster's max_batch_requeue, five by default, does not count these."""
+    often = 7
+    say = (
+        f"cd {shlex.quote(str(tmp_path / 'run'))}; n=$(cat last_checkpoint || echo 0); "
+        f"echo $((n + 1)) >last_checkpoint; [ $n -eq {often} ] || exit 75"
+    )
+    line = shlex.join([str(tmp_path / "run"), "bash", "-c", say])
+    monkeypatch.setattr(slurm_array, "task", lambda training: line)
+    training = Training("run", "c.py", tmp_path / "run")
+    (tmp_path / "slurm").mkdir()
+    place = submit([training], tmp_path / "slurm", ["--gres=none"], None)["run"]
+    for start in range(1, often + 1):
+        wait_until(lambda start=start: training.checkpoint == str(start))
+        time.sleep(2.0)  # what starts within a second of its requeue finds its credential revoked
+        hurry(Job(place, "PENDING"))
+    wait_until(lambda: any(job.place == place and job.has_ended for job in jobs_in_queue()))
+    assert training.checkpoint == str(often + 1)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from benchmarks.engines import slurm
+from benchmarks.engines import slurm, slurm_array
+from benchmarks.engines.progress import Display
 from benchmarks.engines.retries import PAUSES
 from benchmarks.engines.slurm import Element
-from benchmarks.engines.slurm_array import in_queue, kinds, sbatch_options, submit, task
+from benchmarks.engines.slurm_array import alone, in_queue, kinds, sbatch_options, submit, task
 from benchmarks.engines.slurm_queue import Job, Place, comment, jobs_in_queue, read_job
 from benchmarks.engines.training import Training
 from benchmarks.errors import UsageError
 from smd_hooks.records import RunState, read_suite, write_state
+from smd_hooks.records import lease as lease_module
 from smd_hooks.records.lease import Lease
 
 ODD = 'it\'s "odd" | $HOME %a\\n #1'
@@ -43,6 +48,13 @@ def test_options_are_sbatchs() -> None:
 )
 def test_what_the_engine_sets_is_refused(option: str) -> None:
     with pytest.raises(UsageError, match=rf"--slurm {option}: the sweep sets sbatch's --"):
+        sbatch_options([option])
+
+
+@pytest.mark.parametrize("option", ["clusters=X", "cluster-constraint=x", "cluster=X"])
+def test_other_clusters_are_refused(option: str) -> None:
+    """Nobody would ask them for the jobs, so that all would seem lost."""
+    with pytest.raises(UsageError, match=rf"--slurm {option}: a sweep's jobs are on its own cl"):
         sbatch_options([option])
 
 
@@ -157,7 +169,11 @@ def test_refusals_are_told_in_slurms_own_words(
     assert not any(tmp_path.iterdir())
     refusal = "echo 'sbatch: error: bad' >&2; echo 'sbatch: error: very bad' >&2; exit 1"
     _programs(tmp_path / "bin", monkeypatch, squeue="true", sbatch=refusal)
-    with pytest.raises(UsageError, match=r"sbatch: bad; very bad; asked for --ntasks=1 --gpus"):
+    with pytest.raises(UsageError, match=r"sbatch: bad; very bad$"):
+        slurm.train([training])
+    refusal = "echo 'sbatch: error: Requested node configuration is not available' >&2; exit 1"
+    _programs(tmp_path / "bin", monkeypatch, sbatch=refusal)
+    with pytest.raises(UsageError, match=r"not available; asked for --ntasks=1 --gpus"):
         slurm.train([training])
     _programs(tmp_path / "bin", monkeypatch, sbatch="true")
     with pytest.raises(UsageError, match="sbatch submitted nothing"):
@@ -267,3 +283,149 @@ def test_what_others_have_is_left_to_them(tmp_path: Path, monkeypatch: pytest.Mo
         lease.release()
     assert taken.elsewhere
     assert moved_on.elsewhere
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs that keep what was submitted in a file, and take at most three jobs at a time."""
+    monkeypatch.setattr(slurm, "LOOK_EVERY", 0.0)
+    said, limit = tmp_path / "submitted", "Job violates policy (job submit limit, user's size)"
+    sbatch = (
+        f'said={shlex.quote(str(said))}; array=$(grep -o -- "--array=[^ ]*" <<<"$*")\n'
+        f'last=${{array#*-?*-}}; (( ${{last%\\%*}} < 3 )) || {{ echo "{limit}" >&2; exit 1; }}\n'
+        'echo "$array" >>"$said"; wc -l <"$said"'
+    )
+    config = "echo 'MaxArraySize            = 5'"
+    _programs(tmp_path / "bin", monkeypatch, squeue="true", sbatch=sbatch, scontrol=config)
+    return said
+
+
+def _sweep(folder: Path, number: int, slots: int | None) -> slurm._Sweep:
+    names = [str(n) for n in range(number)]
+    elements = [Element(Training(name, "c.py", folder / "runs" / name)) for name in names]
+    return slurm._Sweep(elements, [], slots)
+
+
+def _arrays(said: Path) -> list[str]:
+    return [line.removeprefix("--array=") for line in said.read_text().splitlines()]
+
+
+def _killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Path
+) -> tuple[slurm._Sweep, Element, Path]:
+    """A sweep whose one element was killed on another node a moment ago, and is due again."""
+    monkeypatch.setattr(slurm, "accounted", lambda place: Job(place, "OUT_OF_MEMORY"))
+    sweep = _sweep(tmp_path, 1, None)
+    (element,) = sweep.elements
+    claim = element.training.work_dir / ".claim"
+    sweep.submit()
+    holder = {"host": "elsewhere", "space": "x", "pid": 1, "started": 1, "since": 1}
+    claim.write_text(json.dumps({**holder, "token": "dead", "term": 60.0}))
+    (element.training.work_dir / "20260101_000000").mkdir()
+    assert "is submitted again" in element.see(None, 3)
+    element.not_before = 0.0
+    return sweep, element, claim
+
+
+def test_a_claim_that_outlives_its_job_is_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Path
+) -> None:
+    """It keeps the run from being submitted for its term, and from nothing else."""
+    sweep, element, _ = _killed(tmp_path, monkeypatch, cluster)
+    sweep.submit()
+    assert (element.over, element.place) == (False, None)
+    assert element.look().word == "tried again soon"
+    now = time.monotonic()
+    monkeypatch.setattr(lease_module.time, "monotonic", lambda: now + 61)
+    sweep.submit()
+    assert element.place == Place("2", 0)
+    element.see(None, 1)
+    assert element.training.failed.startswith("out of memory")
+
+
+@pytest.mark.parametrize("sign", ["touched", "launched"])
+def test_a_claim_that_is_touched_after_its_job_is_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Path, sign: str
+) -> None:
+    sweep, element, claim = _killed(tmp_path, monkeypatch, cluster)
+    if sign == "touched":
+        os.utime(claim)
+    else:
+        (element.training.work_dir / "20260101_000001").mkdir()
+    sweep.submit()
+    assert element.over
+    assert element.training.elsewhere
+
+
+def test_an_array_is_as_long_as_the_cluster_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Path
+) -> None:
+    """Longer ones come in parts: as it is configured to, or as it turns out."""
+    sweep = _sweep(tmp_path, 7, None)
+    sweep.submit()
+    assert _arrays(cluster) == ["0-1", "0-1", "0-1", "0-0"]
+    assert len({element.place for element in sweep.elements}) == 7
+
+
+def test_what_no_more_is_taken_waits_for_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Path
+) -> None:
+    full = f'(( $(wc -l <{cluster}) < 2 )) || {{ echo "job submit limit" >&2; exit 1; }}'
+    (tmp_path / "bin" / "sbatch").write_text(
+        f"#!/bin/bash\n: >>{cluster}\n{full}\necho more >>{cluster}; wc -l <{cluster}\n"
+    )
+    sweep = _sweep(tmp_path, 12, None)
+    sweep.submit()
+    left = [element for element in sweep.elements if element.place is None]
+    assert len(left) == 2
+    assert not any(element.over or element.is_due for element in left)
+    assert left[0].look().word == "not submitted yet"
+
+
+def test_slots_hold_for_all_arrays_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Path
+) -> None:
+    sweep = _sweep(tmp_path, 5, 2)
+    first, *_, last = sweep.elements
+    last.not_before = time.monotonic() + 1e6
+    sweep.submit()
+    assert _arrays(cluster) == ["0-1%2"]  # further ones would run beside it
+    sweep.submit()
+    assert _arrays(cluster) == ["0-1%2"]
+    first.place, first.over = None, True
+    last.not_before = 0.0
+    sweep.submit()
+    assert _arrays(cluster) == ["0-1%2", "0-0%2"]
+    assert [element.place is not None for element in sweep.elements] == [
+        *(False, True, True, False, False)
+    ]
+
+
+def test_a_lasting_refusal_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Path
+) -> None:
+    _programs(tmp_path / "bin", monkeypatch, sbatch="echo no account >&2; exit 1")
+    sweep, said = _sweep(tmp_path, 1, None), []
+    (element,) = sweep.elements
+    display = Display([element.training], 1)
+    monkeypatch.setattr(display, "say", said.append)
+    for _ in range(3):
+        sweep.look(display, 0)
+        assert not element.is_due  # the controller is not asked for it at every look
+        element.not_before = 0.0
+    (line,) = said
+    assert "sbatch: no account; asked again" in line
+
+
+def test_a_sweep_does_not_wait_in_silence_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_array, "held", partial(lease_module.held, term=0.2))
+    lease = Lease(tmp_path / ".submitting", term=0.2)
+    assert lease.take()
+    try:
+        refusal = pytest.raises(UsageError, match=r"\.submitting is held by process \d+")
+        with refusal, alone(tmp_path):
+            pass
+    finally:
+        lease.release()

@@ -159,15 +159,23 @@ def test_a_read_only_file_system_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_claim_that_cannot_be_removed_ends_the_wait(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where who was clearing it away was killed while at it."""
     with other_launch(tmp_path, host="elsewhere", term=TERM) as pid:
         end(pid)
-        (tmp_path / f"{CLAIM_FILE}.clearing").touch()
+        monkeypatch.setattr(lease.Lease, "_clear", lambda self, judged: False)
         with pytest.raises(UsageError, match=r"if nothing trains there, remove .*/\.claim\*"):
             claimed(tmp_path, TERM).__enter__()
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_who_was_killed_while_clearing_a_claim_away_keeps_nobody_out(tmp_path: Path) -> None:
+    with other_launch(tmp_path, host="elsewhere", term=TERM) as pid:
+        end(pid)
+        guard = tmp_path / f"{CLAIM_FILE}.clearing"
+        guard.touch()
+        with claimed(tmp_path, TERM):
+            assert not guard.exists()
 
 
 def test_workers_of_a_loader_neither_keep_nor_release_it(tmp_path: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 
-from benchmarks.launch.interrupts import ToldToEnd
+from benchmarks.launch.checkpoint_files import is_whole
+from benchmarks.launch.checkpoint_hook import INTERRUPTED
+from benchmarks.launch.interrupts import ToldToEnd, noticed
 from benchmarks.launch.runner import SuiteRunner, later_stamp
 from tests.benchmarks.launch.tiny import EPOCHS, ITERATIONS, Tell, tiny_runner, weights_of
 
@@ -108,7 +112,7 @@ def test_control_what_is_forgotten_shows(
         whole = tiny_runner(tmp_path / "whole, too", ITERATIONS)
         whole.train()
     else:
-        monkeypatch.setattr("benchmarks.launch.runner._gradients_so_far", lambda *_: {})
+        monkeypatch.setattr("benchmarks.launch.resume_point.gradients_so_far", lambda *_: {})
     resumed = told_and_resumed(tmp_path / "cut", ITERATIONS, 5)
     assert not torch.equal(weights_of(resumed), weights_of(whole))
 
@@ -130,6 +134,63 @@ def test_a_run_without_a_checkpoint_hook_says_so(tmp_path: Path) -> None:
         runner.train()
     assert not told.value.resumable
     assert not list(tmp_path.glob("*.pth"))
+
+
+class OwnCheckpointHook(CheckpointHook):
+    pass
+
+
+def test_any_checkpoint_hook_will_do(tmp_path: Path) -> None:
+    own: dict[str, Any] = {"type": OwnCheckpointHook, "by_epoch": False, "interval": 2}
+    whole = tiny_runner(tmp_path / "whole", ITERATIONS, checkpoint=own)
+    whole.train()
+    with pytest.raises(ToldToEnd) as told:
+        tiny_runner(tmp_path / "cut", ITERATIONS, checkpoint=own, hooks=[Tell(5)]).train()
+    assert told.value.resumable
+    resumed = tiny_runner(tmp_path / "cut", ITERATIONS, resume=True, checkpoint=own)
+    resumed.train()
+    assert resumed._resume_from == tmp_path / "cut" / INTERRUPTED
+    assert torch.equal(weights_of(resumed), weights_of(whole))
+
+
+class ToldAgain(Hook):
+    def before_save_checkpoint(self, runner: SuiteRunner, checkpoint: dict) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_who_is_told_again_while_saving_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.launch.interrupts.INSISTS_AFTER", 0.0)
+    never = {"interval": -1}
+    runner = tiny_runner(tmp_path, ITERATIONS, checkpoint=never, hooks=[Tell(5), ToldAgain()])
+    with noticed() as runner.notice:
+        runner.notice._heard[signal.SIGTERM] = 0.0  # long ago
+        with pytest.raises((ToldToEnd, KeyboardInterrupt)) as end:
+            runner.train()
+    assert end.type is ToldToEnd
+    assert is_whole(tmp_path / INTERRUPTED)
+
+
+def test_mmengine_warns_of_lost_gradients_only_where_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warned(folder: Path) -> bool:
+        caplog.clear()
+        runner = tiny_runner(folder, ITERATIONS, resume=True)
+        runner.logger.addHandler(caplog.handler)
+        runner.train()
+        return any("gradient of some iterations is lost" in line for line in caplog.messages)
+
+    with pytest.raises(ToldToEnd):
+        tiny_runner(tmp_path / "kept", ITERATIONS, hooks=[Tell(5)]).train()
+    lost = shutil.copytree(tmp_path / "kept", tmp_path / "lost")
+    content = torch.load(lost / INTERRUPTED, weights_only=False)
+    content["benchmarks"]["gradients"] = {}
+    torch.save(content, lost / INTERRUPTED)
+    (lost / "last_checkpoint").write_text(str(lost / INTERRUPTED))
+    assert not warned(tmp_path / "kept")
+    assert warned(lost)
 
 
 def test_a_config_stays_as_it_is(tmp_path: Path) -> None:

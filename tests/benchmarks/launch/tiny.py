@@ -70,6 +70,19 @@ class Tell(Hook):
             runner.notice.told_by = self.signal_name
 
 
+class TellInValidation(Hook):
+    """Tells the run to end when so many batches of a validation are done."""
+
+    def __init__(self, at: int, batches: int) -> None:
+        self.at, self.batches = at, batches
+
+    def after_val_iter(
+        self, runner: SuiteRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if (runner.iter, batch_idx + 1) == (self.at, self.batches):
+            runner.notice.told_by = "SIGTERM"
+
+
 class QuickRunner(SuiteRunner):
     """Asks no compiler for its version."""
 
@@ -85,8 +98,10 @@ def tiny_runner(
     hooks: Sequence[Any] = (),
     workers: int = 0,
     seed: int | None = 0,
+    launcher: str = "none",
+    accumulate: int = 2,
 ) -> SuiteRunner:
-    """A run of 24 vectors, 4 at a time: 6 iterations are an epoch."""
+    """A run of 24 vectors, 4 at a time: 6 iterations are an epoch of one process."""
     by_epoch = train_cfg["by_epoch"]
     sampler = "DefaultSampler" if by_epoch else "InfiniteSampler"
     settings: dict[str, Any] = {
@@ -94,6 +109,7 @@ def tiny_runner(
         "train_cfg": train_cfg,
         "randomness": {"seed": seed},
         "resume": resume,
+        "launcher": launcher,
     }
     loader: dict[str, Any] = {
         "batch_size": 4,
@@ -109,7 +125,7 @@ def tiny_runner(
         val_evaluator=[Share()],
         optim_wrapper={
             "optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9},
-            "accumulative_counts": 2,
+            "accumulative_counts": accumulate,
         },
         param_scheduler={"type": "ExponentialLR", "gamma": 0.9, "by_epoch": by_epoch},
         default_hooks={
