@@ -2,9 +2,9 @@
 
 Smaller than published are only: the data (10 photos, 20 images of CIFAR's size, 4 COCO images, a
 novel), so that an epoch is 2 steps; batches and workers; image sizes (64 px for ResNet-50, 160 for
-detectors); GPT-2, in all configs but one: narrow, shallow, with short windows; in detectors how many
-proposals are trained on and how many boxes are kept. GPT-2 is neither compiled nor in bfloat16. No
-checkpoint is saved.
+detectors); GPT-2, in all configs but one: narrow, shallow, with short windows; in detectors how
+many proposals are trained on and how many boxes are kept. GPT-2 is neither compiled nor in
+bfloat16. No checkpoint is saved.
 """
 
 from __future__ import annotations
