@@ -17,6 +17,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.runner import Runner
+from torch import distributed
 
 from benchmarks.components import type_name
 from benchmarks.errors import UsageError
@@ -97,7 +98,22 @@ def run(args: argparse.Namespace) -> int:
     preflight.check(cfg)
     first = is_first_process(args.launcher, os.environ)
     with claimed(Path(cfg.work_dir)) if first else nullcontext() as claim:
-        return _run(cfg, claim)
+        code = _run(cfg, claim)
+    if code in (0, REQUEUE):
+        _part()
+    return code
+
+
+def _part() -> None:
+    """Leave the other processes together.
+
+    One whose group is still there when the interpreter ends may be aborted then, and launchers call
+    a run failed that has finished.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        with put_off():
+            barrier()  # one that leaves early breaks off what others still exchange
+            distributed.destroy_process_group()
 
 
 def is_first_process(launcher: str, environment: Mapping[str, str]) -> bool:
@@ -122,7 +138,6 @@ def _run(cfg: Config, claim: Claim | None) -> int:
     except ToldToEnd as told:
         with put_off():
             _fail(runner, str(told), "the run stopped")
-            barrier()  # where one process ends, launchers kill the others
         return REQUEUE if told.resumable else 130
     except Exception as error:
         _fail(runner, describe(error))
