@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from benchmarks.launch.claim import KNOWN_LAUNCH
 from smd_hooks.records.state import NOT_FINITE
 
 from .progress import Look
@@ -29,6 +30,7 @@ class Launched:
 
     def __init__(self, training: Training, gpus: Sequence[str] = ()) -> None:
         training.begin()
+        known = training.newest_launch
         self.training, self.gpus = training, list(gpus)
         self._checkpoint, self._began = training.checkpoint, time.monotonic()
         self._first_seen: int | None = None if self._checkpoint else 0
@@ -39,7 +41,7 @@ class Launched:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 # one thread each: two spinning threads per process cost more than they bring
-                env={**os.environ, "OMP_NUM_THREADS": "1", **visible},
+                env={**os.environ, "OMP_NUM_THREADS": "1", KNOWN_LAUNCH: known, **visible},
                 # a Ctrl-C reaches it once, by us; and with it end all that it has started
                 start_new_session=True,
             )

@@ -7,6 +7,7 @@ launch finds its process gone, from another it watches the file for a minute.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from benchmarks.errors import UsageError
 from smd_hooks.records.lease import TERM, Lease, is_held
 
 CLAIM_FILE = ".claim"
+KNOWN_LAUNCH = "SMD_HOOKS_KNOWN_LAUNCH"
+"""Environment variable by which a sweep names the newest launch that it knows of; "" for none."""
 HELD = "is being trained already, by"
 """What a refusal says: by it a sweep tells a run that is trained elsewhere from one that failed."""
 _LOOK_EVERY = 0.2
@@ -65,6 +68,21 @@ def claimed(work_dir: Path, term: float = TERM) -> Iterator[Claim]:
         with suppress(OSError):  # not empty: it stays
             for folder in new:
                 folder.rmdir()
+
+
+def check_known(work_dir: Path) -> None:
+    """Refuse to train what somebody has trained since a sweep launched this process.
+
+    It takes some seconds until a process claims its folder: one that another sweep has begun
+    before, and that was killed, may have ended by then.
+
+    Raises:
+        UsageError: There is a later launch than the sweep knew of.
+    """
+    known = os.environ.get(KNOWN_LAUNCH)
+    newest = max((path.name for path in work_dir.glob("*_*/")), default="")
+    if known is not None and newest > known:
+        raise UsageError(f"{work_dir} {HELD} a launch that began meanwhile, {newest}")
 
 
 def is_claimed(work_dir: Path) -> bool:

@@ -28,7 +28,7 @@ from smd_hooks.records import RunState, write_state
 
 from . import preflight
 from .checkpoint_files import has_checkpoint
-from .claim import Claim, claimed
+from .claim import Claim, check_known, claimed
 from .claim_hook import ClaimHook
 from .finite_loss_hook import FiniteLossHook
 from .interrupts import REQUEUE, ToldToEnd, noticed, put_off
@@ -98,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     preflight.check(cfg)
     first = is_first_process(args.launcher, os.environ)
     with claimed(Path(cfg.work_dir)) if first else nullcontext() as claim:
+        if first:
+            check_known(Path(cfg.work_dir))
         code = _run(cfg, claim)
     if code in (0, REQUEUE):
         _part()

@@ -17,7 +17,7 @@ from benchmarks.engines import training as training_module
 from benchmarks.engines.launched import Launched
 from benchmarks.engines.local import train
 from benchmarks.engines.training import SWEEP_FILE, Training, is_taken
-from benchmarks.launch.claim import HELD, claimed
+from benchmarks.launch.claim import HELD, KNOWN_LAUNCH, claimed
 from smd_hooks.analysis import agreement_table, load_runs
 from smd_hooks.records import RunState, read_suite, write_state
 from smd_hooks.records.lease import held
@@ -309,3 +309,12 @@ def test_a_full_disk_in_the_sweeps_folder_ends_no_training(
     said = capsys.readouterr().out.splitlines()
     told = [line for line in said if "cannot be noted: No space left on device" in line]
     assert 1 <= len(told) <= 2  # as it happens, and at the end
+
+
+def test_each_launch_is_told_the_newest_that_is_known(tmp_path: Path) -> None:
+    (training,) = scripts(tmp_path, one=f'printf %s "${KNOWN_LAUNCH}" >told')
+    (training.work_dir / "20260101_000000").mkdir(parents=True)
+    training.known = "20260101_000000"
+    assert train([training]) == []
+    (told,) = tmp_path.rglob("told")
+    assert told.read_text() == "20260101_000000"

@@ -13,7 +13,14 @@ import pytest
 from torch.utils.data import DataLoader
 
 from benchmarks.errors import UsageError
-from benchmarks.launch.claim import CLAIM_FILE, HELD, claimed, is_claimed
+from benchmarks.launch.claim import (
+    CLAIM_FILE,
+    HELD,
+    KNOWN_LAUNCH,
+    check_known,
+    claimed,
+    is_claimed,
+)
 from smd_hooks.analysis import load_runs
 from smd_hooks.records import lease
 from tests.analysis.work_dirs import launch
@@ -200,3 +207,16 @@ def test_readers_of_runs_do_not_see_it(tmp_path: Path) -> None:
     before = [(run.name, run.status) for run in load_runs(tmp_path)]
     with claimed(tmp_path / "run"), claimed(tmp_path / "not-begun"):
         assert [(run.name, run.status) for run in load_runs(tmp_path)] == before
+
+
+def test_what_was_trained_since_a_sweep_looked_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_known(tmp_path)  # nobody says what is known
+    monkeypatch.setenv(KNOWN_LAUNCH, "")
+    check_known(tmp_path)
+    (tmp_path / "20260101_000000").mkdir()
+    with pytest.raises(UsageError, match=rf"{HELD} a launch that began meanwhile, 20260101_000000"):
+        check_known(tmp_path)
+    monkeypatch.setenv(KNOWN_LAUNCH, "20260101_000000")
+    check_known(tmp_path)
