@@ -65,10 +65,7 @@ def read_only_disk(peace: Peace, tries: int) -> Disturbed:
         case = peace.case(number)
         with _disk(peace.folder / f"read-only {number}") as parent:
             if number:
-                process = start(case.command(parent), parent.with_suffix(".log"))
-                process.join(peace.moment(case))
-                process.kill()
-                process.join()
+                _begin_and_kill(peace, case, parent, parent.with_suffix(".log"))
             while not _mounted(parent, "remount,ro"):
                 time.sleep(0.05)  # a worker process that outlived it has a file open
             again = [*case.command(parent), "--resume"]
@@ -85,10 +82,7 @@ def clock_back(peace: Peace, tries: int) -> Disturbed:
     found = Disturbed("killed, and the clock a day earlier when it goes on")
     for number in range(tries):
         case, parent = peace.case(number), peace.folder / f"clock {number}"
-        process = start(case.command(parent), parent / "console.log")
-        process.join(peace.moment(case))
-        process.kill()
-        process.join()
+        _begin_and_kill(peace, case, parent, parent / "console.log")
         again = [*case.command(parent), "--resume"]
         code = ended(start(again, parent / "console.log", _set_clock, -86400.0))
         judge(found, peace, case, parent, code)
@@ -113,10 +107,7 @@ def two_launches(peace: Peace, tries: int) -> Disturbed:
     found = Disturbed("two launches into one folder at once")
     for number in range(tries):
         case, parent = peace.case(number), peace.folder / f"two {number}"
-        process = start(case.command(parent), parent / "console.log")
-        process.join(peace.moment(case) * 0.8)
-        process.kill()
-        process.join()
+        _begin_and_kill(peace, case, parent, parent / "console.log", share=0.8)
         again = [*case.command(parent), "--resume"]
         both = [start(again, parent / f"console{place}.log") for place in (0, 1)]
         codes = [ended(launch) for launch in both]
@@ -148,6 +139,16 @@ def damaged_checkpoint(peace: Peace, tries: int) -> Disturbed:
         hear(found, parent / "console.log", parent, "checkpoint ")
         judge(found, peace, case, parent, code)
     return found
+
+
+def _begin_and_kill(
+    peace: Peace, case: Case, parent: Path, console: Path, share: float = 1.0
+) -> None:
+    """Begin a training and kill it at a random moment of the first share of its time."""
+    process = start(case.command(parent), console)
+    process.join(peace.moment(case) * share)
+    process.kill()
+    process.join()
 
 
 def _go_on(found: Disturbed, peace: Peace, case: Case, parent: Path, code: int) -> None:
