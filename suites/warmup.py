@@ -53,9 +53,20 @@ def _begun_alike(lr, weight_decay, factor, width=1.0, regularized=()):
     return optimizer | ({"optim_wrapper.paramwise_cfg.custom_keys": keys} if keys else {})
 
 
+_ranges = {  # of learning rates, over the configs' own: around each one's best
+    "adamw": 0.5,
+    **dict.fromkeys(("lion", "liona", "liona-bias"), 1),
+    **dict.fromkeys(("lionar", "lionar-rrc", "lionar-bias", "lionar-no-momentum"), 4),
+    "rotational-adamw": 4,
+}
+
+
 def _gpt(**width):
-    others, lion = _begun_alike(6e-4, 0.1, 10, **width), _begun_alike(6e-5, 1.0, 10, **width)
-    return {"": others, "lion": lion}
+    lrs, decays = {"lion": 6e-5}, {"lion": 1.0}
+    return {
+        name: _begun_alike(lrs.get(name, 6e-4) * times, decays.get(name, 0.1), 10, **width)
+        for name, times in _ranges.items()
+    }
 
 
 def _images(sgd_lr, lr, factor, regularized):
@@ -90,9 +101,10 @@ experiments = [
             "warmup-control-updates",
         ],
         replica=dict(
+            seeds=[0, 1, 2, 3],
             fastest=10,
             validations=1,
-            grid=dict(warmup=[0.0, 0.05, 0.2], lr=[1, 4, 16]),
+            grid=dict(warmup=[0.0, 0.1], lr=[0.5, 1, 2, 4]),
             options=_gpt(),
             embedded_options=_gpt(width=64 / 768),
         ),

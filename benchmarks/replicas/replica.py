@@ -39,6 +39,9 @@ VALIDATIONS = 20
 """How often a replica is validated, about, unless someone says otherwise."""
 
 
+_MOMENTUM = "momentum remembers as many steps as at full size"
+
+
 @dataclass(frozen=True)
 class Replica:
     """A time-scaled run.
@@ -188,7 +191,7 @@ def _scale(
         original.plan.steps,
         int(original.config.train_dataloader.batch_size) * processes_of(original.config),
         rates,
-        (*_cuts(original, factor, kept), what),
+        (*_cuts(original, factor, kept), *([_MOMENTUM] if factor > 1 else []), what),
     )
 
 

@@ -2,23 +2,35 @@
 
 All go by the confidence interval of a difference over seeds. An interval above what is negligible
 is a benefit, one that does not reach above it is none, and one with both sides decides nothing:
-neither a claim that a warmup is needed nor one that it is not can hold, or fail, by noise.
+neither a claim that a warmup is needed nor one that it is not can hold, or fail, by noise. Nor by
+where the grid ends: what a learning rate beyond it could undo is not decided, either.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from ..reading.run import Run
 from .claim import CannotTell, Experiment, Finding
-from .first_update import SETTLED, first_update
-from .spread import Interval
-from .warmup_grid import Best, Gap, Grid, Measure, exceeds, grid_of, interval_of, paired
+from .first_update import SETTLED
+from .spread import CONFIDENCE, Interval
+from .warmup_grid import (
+    Best,
+    Gap,
+    Grid,
+    Measure,
+    exceeds,
+    grid_of,
+    interval_of,
+    paired,
+    unless_beyond,
+)
 
 SEEDS = 3
 """Fewest that an interval is taken of."""
 LARGE = 2.0
 """First update's norm, over what is usual later, from which on it is large."""
-
 Check = Callable[[Experiment], Finding]
 
 
@@ -27,7 +39,7 @@ def benefits(measure: Measure, expected: Mapping[str, bool]) -> Check:
 
     def check(experiment: Experiment) -> Finding:
         gaps = {role: _gap(experiment, role, measure) for role in expected}
-        found = {role: exceeds(gap.interval, measure.negligible) for role, gap in gaps.items()}
+        found = {role: gap.exceeds(measure.negligible) for role, gap in gaps.items()}
         told = "; ".join(_say_gap(role, gap, measure) for role, gap in gaps.items())
         as_expected = (f if f is None else f == expected[role] for role, f in found.items())
         return Finding(told, _all(as_expected))
@@ -46,12 +58,9 @@ def benefits_everywhere(role: str, measure: Measure) -> Check:
         judged = {lr: gap for lr, gap in gaps.items() if lr not in lost}
         if not judged:
             raise CannotTell(f"{role}: at no learning rate did runs end with and without a warmup")
-        told = [
-            f"lr {lr:.3g}: {say(gap.interval, gap.by_seed, measure)}, {reading(gap, measure)}"
-            for lr, gap in judged.items()
-        ]
+        told = [f"lr {lr:.3g}: {_say_reading(gap, measure)}" for lr, gap in judged.items()]
         told += [f"lr {lr:.3g}: diverged with a warmup and without" for lr in lost]
-        verdicts = (exceeds(gap.interval, measure.negligible) for gap in judged.values())
+        verdicts = (gap.exceeds(measure.negligible) for gap in judged.values())
         return Finding("; ".join(told), _all(verdicts))
 
     return check
@@ -63,10 +72,16 @@ def benefits_less(role: str, than: str, measure: Measure) -> Check:
     def check(experiment: Experiment) -> Finding:
         _same_seeds(experiment, than, role, measure)
         gaps = {name: _gap(experiment, name, measure) for name in (than, role)}
+        both = zip(gaps[than].by_seed, gaps[role].by_seed, strict=True)
+        if any(math.isinf(x) and x == y for x, y in both):
+            raise CannotTell(f"{than} and {role}: one seed diverged in the same way of both")
         less = paired(gaps[than].by_seed, gaps[role].by_seed)
         interval = interval_of(less)
-        holds = exceeds(interval, measure.negligible)
-        told = [f"{than} − {role}: {say(interval, less, measure)}{_decided(holds, less)}"]
+        above = exceeds(interval, measure.negligible)
+        holds = unless_beyond(above, gaps[than].without, gaps[than].with_one)
+        holds = unless_beyond(holds, gaps[role].with_one, gaps[role].without)
+        left = _left_open(above, holds, less)
+        told = [f"{than} − {role}: {say(interval, less, measure)}{left}"]
         told += [_say_gap(name, gap, measure) for name, gap in gaps.items()]
         return Finding("; ".join(told), holds)
 
@@ -82,34 +97,42 @@ def much_worse(role: str, than: str, measure: Measure, much: float) -> Check:
             raise CannotTell(f"{role} and {than}: at every setting a run diverged")
         worse = paired(*(best.costs for best in pair))
         interval = interval_of(worse)
-        holds = exceeds(interval, much)
+        above = exceeds(interval, much)
+        holds = unless_beyond(above, *pair)
+        left = _left_open(above, holds, worse)
         ways = " against ".join(_say_best(best) for best in pair)
-        told = f"{say(interval, worse, measure)}{_decided(holds, worse)}; {ways}"
+        told = f"{say(interval, worse, measure)}{left}; {ways}"
         return Finding(told, holds)
 
     return check
 
 
 def benefit_is_lost(role: str, measure: Measure) -> Check:
-    """Return the control: under exchanged warmups a benefit must be gone."""
+    """Return the control: with a warmup exchanged for none on some seeds, its benefit is gone."""
 
     def check(experiment: Experiment) -> Finding:
-        right = _gap(experiment, role, measure)
-        wrong = _grid(experiment, role, measure).exchanged().gap()
-        assert wrong is not None  # it has the settings that the right one has
-        told = f"exchanged {say(wrong.interval, wrong.by_seed, measure)}, "
-        told += f"right {say(right.interval, right.by_seed, measure)}"
-        if exceeds(wrong.interval, measure.negligible):
+        right, grid = _gap(experiment, role, measure), _grid(experiment, role, measure)
+        exchanged = [one.gap() for one in grid.exchanged(right.with_one.setting.warmup)]
+        told_so = [gap for gap in exchanged if gap and gap.exceeds(measure.negligible)]
+        told = f"{len(told_so)} of {len(exchanged)} wrong ways show a benefit; the right one "
+        told += _say_reading(right, measure)
+        if len(told_so) > (1 - CONFIDENCE) * len(exchanged):
             return Finding(told, False)
-        if exceeds(right.interval, measure.negligible):
+        if right.exceeds(measure.negligible):
             return Finding(told, True)
         raise CannotTell(f"there is no clear benefit to be lost: {told}")
 
     return check
 
 
-def starts(role: str, *, large: bool) -> Check:
-    """Return a check that a role's first update is large without a warmup, or that it is not."""
+def starts(role: str, ratio: Callable[[Run], float | None], *, large: bool) -> Check:
+    """Return a check that a role's update is large without a warmup, or that it is not.
+
+    Args:
+        role: The role.
+        ratio: Of an update to others, such as :func:`.first_update.first_update`.
+        large: What is expected of it.
+    """
 
     def check(experiment: Experiment) -> Finding:
         without = [
@@ -118,15 +141,15 @@ def starts(role: str, *, large: bool) -> Check:
             if run.planned is not None and run.planned.options.get("warmup") == 0
         ]
         known = Experiment(experiment.name, experiment.scale, {role: without})
-        ratios = [ratio for ratio in known.facts(role, first_update) if ratio is not None]
+        ratios = [found for found in known.facts(role, ratio) if found is not None]
         if not ratios:
             raise CannotTell(
                 f"{role}: no run without a warmup has matrices measured from its first step on, "
                 f"at a constant lr for {3 * SETTLED} steps"
             )
-        told = " ".join(f"{ratio:.2f}" for ratio in ratios)
-        holds = all((ratio >= LARGE) == large for ratio in ratios)
-        return Finding(f"{role}: {told} times the later ones", holds)
+        told = " ".join(f"{found:.2f}" for found in ratios)
+        holds = all((found >= LARGE) == large for found in ratios)
+        return Finding(f"{role}: {told} times the RMS", holds)
 
     return check
 
@@ -142,28 +165,32 @@ def say(interval: Interval, by_seed: Iterable[float], measure: Measure) -> str:
 
 
 def reading(gap: Gap, measure: Measure) -> str:
-    """Say in words what a gap's interval says of a warmup."""
+    """Say in words what a gap says of a warmup."""
     above = exceeds(gap.interval, measure.negligible)
-    if above is None:
-        return _undecided(gap.by_seed)
-    if above:
+    holds = gap.exceeds(measure.negligible)
+    if holds is None:
+        return _left_open(above, holds, gap.by_seed).removeprefix(", ")
+    if holds:
         return "a benefit"
     return "harm" if gap.interval.high < -measure.negligible else "no benefit"
 
 
-def _decided(holds: bool | None, by_seed: Sequence[float]) -> str:
-    return f", {_undecided(by_seed)}" if holds is None else ""
+def _left_open(above: bool | None, holds: bool | None, by_seed: Sequence[float]) -> str:
+    """Say what leaves a verdict open: the seeds, or learning rates beyond the grid."""
+    if holds is not None:
+        return ""
+    if above is not None:
+        return ", not decided: a best lr is at the edge of the grid"
+    return f", not decided by {len(by_seed)} seed{'s' * (len(by_seed) > 1)}"
 
 
-def _undecided(by_seed: Sequence[float]) -> str:
-    number = len(by_seed)
-    return f"not decided by {number} seed{'s' * (number > 1)}"
+def _say_reading(gap: Gap, measure: Measure) -> str:
+    return f"{say(gap.interval, gap.by_seed, measure)}, {reading(gap, measure)}"
 
 
 def _say_gap(role: str, gap: Gap, measure: Measure) -> str:
     ways = " against ".join(map(_say_best, (gap.without, gap.with_one)))
-    told = say(gap.interval, gap.by_seed, measure)
-    return f"{role}: {told}, {reading(gap, measure)}; {ways}"
+    return f"{role}: {_say_reading(gap, measure)}; {ways}"
 
 
 def _say_best(best: Best) -> str:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations, islice
 from typing import NamedTuple
 
 from ..reading.run import Run
@@ -61,6 +62,9 @@ BOX_MAP = Measure("coco/bbox_mAP", "box mAP", 0.005, 3, highest_is_best=True, ma
 MEASURES = (BOX_MAP, ACCURACY, LOSS)
 """The first that an experiment's runs log is what they are compared by: images have a loss, too."""
 
+EXCHANGES = 1023
+"""At most so many wrong grids: all those of ten seeds."""
+
 
 class Setting(NamedTuple):
     """A place in the grid.
@@ -82,7 +86,7 @@ class Best:
         setting: Which one.
         costs: What it came to on each seed; infinite where a run diverged.
         settings: How many it was chosen from.
-        at_the_edge: Whether its learning rate is the smallest or largest of those: beyond, there
+        at_the_edge: Whether its learning rate is the smallest or largest of several: beyond, there
             might be a better one.
     """
 
@@ -119,6 +123,10 @@ class Gap:
         """Its mean, and how well the seeds know it."""
         return interval_of(self.by_seed)
 
+    def exceeds(self, limit: float) -> bool | None:
+        """Whether it is above a limit; None if its interval, or the grid, leaves that open."""
+        return unless_beyond(exceeds(self.interval, limit), self.without, self.with_one)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -145,7 +153,7 @@ class Grid:
         found = sorted(self.costs if among is None else among)
         setting = min(found, key=lambda place: _rank(self.costs[place]))
         rates = [place.lr for place in found]
-        edge = setting.lr in (min(rates), max(rates))
+        edge = min(rates) < max(rates) and setting.lr in (min(rates), max(rates))
         return Best(setting, self.costs[setting], len(found), edge)
 
     def gap(self, lr: float | None = None) -> Gap | None:
@@ -157,21 +165,25 @@ class Grid:
         without, with_one = ([p for p in at if (p.warmup > 0) == way] for way in (False, True))
         return Gap(self.best(without), self.best(with_one)) if without and with_one else None
 
-    def exchanged(self) -> Grid:
-        """Return the control: the same scores under wrong warmups.
+    def exchanged(self, warmup: float) -> Iterator[Grid]:
+        """Yield the control: the same scores, with a warmup exchanged for none on some seeds.
 
-        At each learning rate, each seed's scores move on among its warmups, on every seed by
-        more. What they say of a warmup is lost then, and how much they scatter is not.
+        On each set of seeds but the empty one, up to :data:`EXCHANGES` of them, and what has
+        another warmup has the scores without one there, too. What a criterion goes by that still
+        tells a benefit is not the warmup.
+
+        Args:
+            warmup: Share of the steps; what has no such run, or none without, stays.
         """
-        costs: dict[Setting, tuple[float, ...]] = {}
-        for lr in self.rates:
-            places = sorted(place for place in self.costs if place.lr == lr)
-            number = len(places)
-            stride = max(1, number // len(self.seeds))
-            for i, place in enumerate(places):
-                moved = (places[(i + stride * k) % number] for k in range(len(self.seeds)))
-                costs[place] = tuple(self.costs[source][k] for k, source in enumerate(moved))
-        return Grid(costs, self.seeds)
+        numbers = range(len(self.seeds))
+        sets = (some for size in numbers for some in combinations(numbers, size + 1))
+        for wrong in islice(sets, EXCHANGES):
+            costs = {}
+            for place, own in self.costs.items():
+                twin = place._replace(warmup=0.0 if place.warmup else warmup)
+                theirs = self.costs.get(twin, own)
+                costs[place] = tuple((theirs if i in wrong else own)[i] for i in numbers)
+            yield Grid(costs, self.seeds)
 
 
 def _rank(costs: Sequence[float]) -> tuple[int, float]:
@@ -234,6 +246,16 @@ def interval_of(differences: Sequence[float]) -> Interval:
     most = max(finite) if mean > 0 else min(finite)
     least = mean_interval([x if math.isfinite(x) else most for x in differences])
     return Interval(mean, *((least.low, mean) if mean > 0 else (mean, least.high)))
+
+
+def unless_beyond(above: bool | None, worse: Best, better: Best) -> bool | None:
+    """Return what an interval says of how much worse one way is, if a larger grid cannot undo it.
+
+    More learning rates can only make each way's best better: that ``worse`` is, by as much, stays
+    open while its best is at the edge; that it is not, while the other's is.
+    """
+    beyond = {True: worse, False: better}
+    return None if above is not None and beyond[above].at_the_edge else above
 
 
 def exceeds(interval: Interval, limit: float) -> bool | None:

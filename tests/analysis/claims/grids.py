@@ -9,7 +9,8 @@ from smd_hooks.analysis.claims.claim import Experiment
 from smd_hooks.analysis.reading.run import Run
 from tests.analysis.claims.constructed import bare_run
 
-RATES = (6e-4, 1.2e-3)
+RATES = (6e-4, 1.2e-3, 2.4e-3)
+BEST = RATES[1]
 WARMUPS = (0.0, 0.1, 0.5)
 SPREAD = (-0.002, 0.0, 0.002)
 """How far the seeds' gaps are from their mean: ± 4.303 · .002/√3 = .005."""
@@ -29,10 +30,11 @@ def grid(
     spread: Sequence[float] = SPREAD,
     sign: int = 1,
     metric: str = "val/loss",
+    best: float = BEST,
 ) -> list[Run]:
     """Each warmup at each learning rate on each seed, the gap of each seed being gap + spread.
 
-    The second learning rate is worse by as much everywhere, and so is the shorter warmup.
+    All learning rates but one are worse by as much everywhere, and so is the shorter warmup.
 
     Args:
         gap: What a warmup gains.
@@ -40,15 +42,16 @@ def grid(
         spread: By seed; their mean is 0.
         sign: −1 where the highest is best.
         metric: What the score is.
+        best: That learning rate.
     """
     worse: Mapping[float, float] = {0.0: gap, 0.1: 0.02, 0.5: 0.0}
     return [
         end(
-            at + sign * (worse[w] + 0.05 * i + (spread[s] if not w else 0)) + LEVEL[s],
+            at + sign * (worse[w] + 0.05 * (lr != best) + (spread[s] if not w else 0)) + LEVEL[s],
             *(w, lr, s, metric),
         )
         for w in WARMUPS
-        for i, lr in enumerate(RATES)
+        for lr in RATES
         for s in range(len(spread))
     ]
 

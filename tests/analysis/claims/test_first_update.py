@@ -8,7 +8,7 @@ import pytest
 
 from smd_hooks import load_runs
 from smd_hooks.analysis.claims.claim import CannotTell, Experiment
-from smd_hooks.analysis.claims.first_update import SETTLED, first_update
+from smd_hooks.analysis.claims.first_update import SETTLED, first_update, later_update
 from smd_hooks.analysis.reading.run import Run
 from smd_hooks.records import PlannedRun
 from tests.analysis.claims.constructed import bare_run, claim
@@ -90,16 +90,31 @@ def test_updates_that_shrink_with_the_learning_rate_were_not_large(tmp_path: Pat
     assert first_update(decaying) is None  # at every step another rate: nothing to compare with
 
 
-@pytest.mark.parametrize(("sizes", "large"), [(ADAMW, True), (np.ones(STEPS), False)])
+@pytest.mark.parametrize(
+    ("sizes", "first", "later"),
+    [
+        (ADAMW, True, True),
+        (np.ones(STEPS), False, True),
+        (np.where(np.arange(STEPS) % 89 == 0, 9.0, 1.0), True, False),  # now and then one is
+    ],
+)
 def test_adamws_first_update_is_large_and_the_controls_is_not(
-    tmp_path: Path, sizes: np.ndarray, large: bool
+    tmp_path: Path, sizes: np.ndarray, first: bool, later: bool
 ) -> None:
     found = run_of(tmp_path / "run", sizes, 1.0, np.arange(STEPS))
     warmed = bare_run("with-a-warmup", warmup=0.5, lr=1.0)
-    for name, role, expected in (("adamw", "adamw", True), ("control", "liona", False)):
+    for name, expected in (("adamw", first), ("control", later)):
         one = claim(f"warmup-{name}-updates")
-        assert one.is_control is not expected
-        finding = one.check(Experiment("warmup-gpt", "", {role: [found, warmed]}))
-        assert finding.holds is (large == expected)
+        assert one.is_control is (name == "control")
+        finding = one.check(Experiment("warmup-gpt", "", {"adamw": [found, warmed]}))
+        assert finding.holds is expected
         with pytest.raises(CannotTell, match="no run without a warmup"):
-            one.check(Experiment("warmup-gpt", "", {role: [warmed]}))
+            one.check(Experiment("warmup-gpt", "", {"adamw": [warmed]}))
+
+
+def test_a_later_update_is_the_first_after_the_middle_third(tmp_path: Path) -> None:
+    at = np.arange(0, STEPS, 5)
+    sizes = np.ones(STEPS)
+    sizes[265:] = 3.0  # the last that is measured ends it at 395, two thirds of which are 264
+    assert later_update(run_of(tmp_path / "a" / "run", sizes[at], 1.0, at)) == pytest.approx(3.0)
+    assert first_update(run_of(tmp_path / "b" / "run", sizes[at], 1.0, at)) == pytest.approx(1.0)

@@ -10,6 +10,7 @@ from smd_hooks.analysis.claims.spread import Interval, mean_interval
 from smd_hooks.analysis.claims.warmup_grid import (
     ACCURACY,
     BOX_MAP,
+    EXCHANGES,
     LOSS,
     Gap,
     Grid,
@@ -21,7 +22,7 @@ from smd_hooks.analysis.claims.warmup_grid import (
 )
 from smd_hooks.analysis.reading.run import Run
 from tests.analysis.claims.constructed import bare_run
-from tests.analysis.claims.grids import LEVEL, RATES, SPREAD, end, grid, in_grid
+from tests.analysis.claims.grids import BEST, LEVEL, RATES, SPREAD, WARMUPS, end, grid, in_grid
 
 
 def gap_of(experiment: Experiment) -> Gap:
@@ -32,11 +33,11 @@ def gap_of(experiment: Experiment) -> Gap:
 
 def test_gaps_are_those_of_each_seed_at_the_best_settings() -> None:
     gap = gap_of(in_grid(grid(0.1)))
-    assert gap.without.setting == Setting(0.0, RATES[0])
-    assert gap.with_one.setting == Setting(0.5, RATES[0])
+    assert gap.without.setting == Setting(0.0, BEST)
+    assert gap.with_one.setting == Setting(0.5, BEST)
     assert gap.by_seed == pytest.approx([0.1 + s for s in SPREAD])
     assert np.ptp(gap.without.costs) > 100 * np.ptp(gap.by_seed)  # no seed's level is in them
-    assert (gap.without.settings, gap.with_one.settings) == (2, 4)
+    assert (gap.without.settings, gap.with_one.settings) == (3, 6)
 
 
 def test_the_interval_is_students() -> None:
@@ -51,7 +52,7 @@ def test_the_best_is_so_on_the_mean_and_not_on_a_lucky_seed() -> None:
     runs = grid(0.1)
     lucky = end(2.0, 0.0, 3e-3, 0)
     others = [end(9.0, 0.0, 3e-3, seed) for seed in (1, 2)]
-    assert gap_of(in_grid([*runs, lucky, *others])).without.setting == Setting(0.0, RATES[0])
+    assert gap_of(in_grid([*runs, lucky, *others])).without.setting == Setting(0.0, BEST)
 
 
 def test_a_best_at_the_edge_is_told() -> None:
@@ -92,13 +93,13 @@ def test_a_detector_that_finds_nothing_is_worst() -> None:
 
 
 def test_one_diverged_seed_makes_a_setting_worse_than_any_without() -> None:
-    gap = gap_of(in_grid(grid(0.1), (0.0, RATES[0], 1)))
-    assert gap.without.setting == Setting(0.0, RATES[1])
+    gap = gap_of(in_grid(grid(0.1), (0.0, BEST, 1)))
+    assert gap.without.setting == Setting(0.0, RATES[0])
     assert gap.interval.mean == pytest.approx(0.15)
     # of two such settings, the one with fewer
-    lost = [(0.0, lr, seed) for lr in RATES for seed in range(2)][:3]
+    lost = [(0.0, lr, seed) for lr in (*RATES[1:], RATES[0]) for seed in range(2)][:5]
     gap = gap_of(in_grid(grid(0.1), *lost))
-    assert (gap.without.setting, gap.without.diverged) == (Setting(0.0, RATES[1]), 1)
+    assert (gap.without.setting, gap.without.diverged) == (Setting(0.0, RATES[0]), 1)
     assert gap.interval.mean == gap.interval.high == math.inf
     assert math.isfinite(gap.interval.low)
 
@@ -148,18 +149,34 @@ def test_what_is_no_grid(runs: list[Run], reason: str) -> None:
         grid_of(Experiment("", "", {"adamw": runs}), "adamw", LOSS)
 
 
-def test_exchanged_warmups_say_nothing_of_a_warmup_but_scatter_as_much() -> None:
+def test_exchanged_warmups_are_those_of_none_on_each_set_of_seeds() -> None:
     found = grid_of(in_grid(grid(0.3)), "adamw", LOSS)
-    wrong = found.exchanged()
-    for lr in RATES:
-        for seed in range(3):  # each seed's scores at a learning rate are the same ones
-            scores, moved = (
-                sorted(costs[seed] for place, costs in one.costs.items() if place.lr == lr)
-                for one in (found, wrong)
-            )
-            assert scores == moved
-    means = [np.mean(costs) for place, costs in wrong.costs.items() if place.lr == RATES[0]]
-    assert np.ptp(means) < 0.01 < np.ptp([np.mean(costs) for costs in found.costs.values()])
+    wrong = [*found.exchanged(0.5)]
+    assert len(wrong) == 7  # sets of three seeds, but for the empty one
+    chosen = set()
+    for one in wrong:
+        for lr in RATES:
+            none, short, long = (one.costs[Setting(w, lr)] for w in WARMUPS)
+            right, right_short, right_long = (found.costs[Setting(w, lr)] for w in WARMUPS)
+            seeds = [i for i in range(3) if none[i] != right[i]]
+            assert [none[i] for i in seeds] == [right_long[i] for i in seeds]
+            for exchanged, own in ((long, right_long), (short, right_short)):
+                wanted = [(right if i in seeds else own)[i] for i in range(3)]
+                assert [*exchanged] == wanted
+            chosen.add(tuple(seeds))
+    assert chosen == {(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)}
+
+
+def test_what_was_not_run_both_ways_is_not_exchanged() -> None:
+    costs = {Setting(0.0, 1.0): (1.0,), Setting(0.1, 1.0): (2.0,), Setting(0.1, 3.0): (4.0,)}
+    (wrong,) = Grid(costs, (0,)).exchanged(0.1)
+    swapped = {Setting(0.0, 1.0): (2.0,), Setting(0.1, 1.0): (1.0,), Setting(0.1, 3.0): (4.0,)}
+    assert wrong.costs == swapped  # at the other learning rate there is nothing to exchange with
+
+
+def test_many_seeds_do_not_make_it_endless() -> None:
+    costs = {Setting(w, 1.0): (w,) * 30 for w in (0.0, 0.1)}
+    assert sum(1 for _ in Grid(costs, tuple(range(30))).exchanged(0.1)) == EXCHANGES == 2**10 - 1
 
 
 @pytest.mark.parametrize(

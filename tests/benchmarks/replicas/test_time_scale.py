@@ -102,7 +102,8 @@ def test_imagenets_replica_is_what_was_found_by_hand() -> None:
     assert cfg.train_cfg.max_iters == pytest.approx(6500, abs=6)
     assert replica.scale == (
         f"time-scaled by 50: {cfg.train_cfg.max_iters:,} steps for 450,450, weight decay × 50; "
-        "stage 1 cut from 60.1 τ to 10 τ; a small ResNet on digits; batch 32 for 256"
+        "stage 1 cut from 60.1 τ to 10 τ; momentum remembers as many steps as at full size; "
+        "a small ResNet on digits; batch 32 for 256"
     )
 
 
@@ -119,7 +120,8 @@ def test_scale_is_told_of_what_is_trained_in_the_end() -> None:
     )
     assert replica.scale_of(changed) == (
         f"time-scaled by 50: 50 of {replica.config.train_cfg.max_iters:,} steps for 450,450; "
-        "stage 1 cut from 60.1 τ to 10 τ; a small ResNet on digits; batch 16 for 256; "
+        "stage 1 cut from 60.1 τ to 10 τ; momentum remembers as many steps as at full size; "
+        "a small ResNet on digits; batch 16 for 256; "
         "no parameters here for its settings of pos_embed"
     )
     changed.train_dataloader.batch_size = 256
