@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.speed import input, measure, optim, sweep, table
+from benchmarks.speed import input, measure, optim, page, records, sweep, table, train
 
 
 def add_parser(commands: Any) -> None:
@@ -14,5 +14,8 @@ def add_parser(commands: Any) -> None:
     input.add_parser(timings)
     measure.add_parser(timings)
     optim.add_parser(timings)
+    page.add_parser(timings)
+    records.add_parser(timings)
     sweep.add_parser(timings)
     table.add_parser(timings)
+    train.add_parser(timings)

@@ -83,12 +83,30 @@ def generate_runs(folder: Path, runs: int, layers: int, samples: int, interval: 
 
 
 def _write_run(launch: Path, kind: Kind, seed: int, layers: int, steps: np.ndarray) -> None:
-    total = int(steps[-1]) + 1
+    rule = settled_rule(kind, steps)
+    writer = begin_run(launch, kind, seed, layers, steps)
+    columns = samples_of(rule, kind.rescaled, layers, steps, np.random.default_rng(seed))
+    for part in np.array_split(np.arange(len(steps) * layers), PARTS):
+        writer.append({name: values[part] for name, values in columns.items()})
+        writer.flush()
+    end_run(launch, steps)
+
+
+def settled_rule(kind: Kind, steps: np.ndarray) -> UpdateRule:
+    """Return a kind's rule with the weight decay that lets it settle before its drop."""
     # the rule's relaxation time goes as 1/λ
-    decay = relaxation_time(kind.rule) * RELAXATIONS / (DROP_AT * total)
-    rule = kind.rule.at(kind.rule.lr, decay)
+    decay = relaxation_time(kind.rule) * RELAXATIONS / (DROP_AT * _total(steps))
+    return kind.rule.at(kind.rule.lr, decay)
+
+
+def begin_run(launch: Path, kind: Kind, seed: int, layers: int, steps: np.ndarray) -> RecordWriter:
+    """Write what a launch has beside its samples; return what writes those.
+
+    It writes a part where it is told to flush, and only there.
+    """
+    rule, total = settled_rule(kind, steps), _total(steps)
     (launch / "vis_data").mkdir(parents=True)
-    (launch / "vis_data" / "config.py").write_text(_config(kind, decay, seed, total))
+    (launch / "vis_data" / "config.py").write_text(_config(kind, rule.weight_decay, seed, total))
     lines = [{"lr": rule.lr, "loss": 2 - i / 40, "iter": total * i // 20} for i in range(1, 21)]
     lines = [{**line, "step": line["iter"]} for line in lines]
     lines.append({"accuracy/top1": 75 + seed % 7 / 10, "step": total})
@@ -99,11 +117,16 @@ def _write_run(launch: Path, kind: Kind, seed: int, layers: int, steps: np.ndarr
         {"interval": int(steps[1]), "first_iteration": 0, "max_iterations": total, "seed": seed}
         | {"world_size": 1, "weights": [_weight(name, rule) for name in names]}
     )
-    columns = _samples(rule, kind.rescaled, layers, steps, np.random.default_rng(seed))
-    for part in np.array_split(np.arange(len(steps) * layers), PARTS):
-        writer.append({name: values[part] for name, values in columns.items()})
-        writer.flush()
-    write_state(launch, RunState("finished", total, total))
+    return writer
+
+
+def end_run(launch: Path, steps: np.ndarray) -> None:
+    """Note that a launch has finished."""
+    write_state(launch, RunState("finished", _total(steps), _total(steps)))
+
+
+def _total(steps: np.ndarray) -> int:
+    return int(steps[-1]) + 1
 
 
 def _config(kind: Kind, decay: float, seed: int, total: int) -> str:
@@ -143,10 +166,10 @@ def _weight(name: str, rule: UpdateRule) -> dict[str, Any]:
     }
 
 
-def _samples(
+def samples_of(
     rule: UpdateRule, rescaled: bool, layers: int, steps: np.ndarray, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Samples by step, and by layer within a step, as the hook writes them."""
+    """Return samples by step, and by layer within a step, as the hook writes them."""
     shape = (len(steps), layers)
     dropped = np.broadcast_to((steps >= DROP_AT * steps[-1])[:, None], shape)
     lr = np.where(dropped, rule.lr / DROP, rule.lr)

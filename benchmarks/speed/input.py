@@ -123,7 +123,7 @@ def build(config: Path, cfg_options: dict[str, Any] | None, work_dir: str) -> Ru
         UsageError: The config cannot be trained.
     """
     options = {"work_dir": work_dir, "launcher": "none", "seed": None, "cfg_options": cfg_options}
-    flags = {"amp": False, "auto_scale_lr": False, "resume": False}
+    flags = {"amp": False, "auto_scale_lr": False, "resume": None}
     cfg = load_config(argparse.Namespace(config=config, **options, **flags))
     for part in ("val_dataloader", "val_cfg", "val_evaluator"):
         cfg[part] = None

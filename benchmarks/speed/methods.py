@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -55,6 +56,36 @@ class PeerLogger:
         self._old = []
 
 
+def cockpit_is_there() -> bool:
+    """Whether Cockpit can be imported."""
+    try:
+        import_module("cockpit.quantities")
+    except Exception:  # it has not kept up with what it needs
+        return False
+    return True
+
+
+class CockpitLogger:
+    """Cockpit's ``UpdateSize`` at every step: the norm of each parameter's update.
+
+    It keeps a clone from one call to the next, and reads each norm back at once.
+    """
+
+    def __init__(self, optimizer: Optimizer, named: Named) -> None:
+        self._quantity = import_module("cockpit.quantities").UpdateSize(lambda step: True)
+        self._weights, self._step = matrices(named), 0
+        self._handle = optimizer.register_step_post_hook(self._after)
+
+    def detach(self) -> None:
+        """Remove the hook."""
+        self._handle.remove()
+
+    @torch.no_grad()
+    def _after(self, *_: Any) -> None:
+        self._quantity.track(self._step, self._weights, None)
+        self._step += 1
+
+
 class WeightCopy:
     """Copies the weights once into buffers that are there already: what memory allows."""
 
@@ -76,5 +107,6 @@ class WeightCopy:
 def how_sums_are_done(device: torch.device) -> str:
     """Say which form of the probe's one pass over the tensors is timed."""
     if device.type == "cuda":
-        return "compiled by torch"
+        one = fused.load_triton(torch.float32, torch.device("cuda"))
+        return "one weight after the other, in torch" if one is None else "in Triton"
     return "in C" if fused.load() else "in torch, since no C compiler was found"

@@ -1,9 +1,9 @@
 """``python -m benchmarks speed optim``: what one step of each optimizer costs.
 
-Ours, fast and as readable references, beside torch's, timm's and lion-pytorch's, and
-beside a single copy of the weights, on the parameters of ResNet-50 and GPT-2 with random
-gradients. All take turns on the same weights in one process, which takes memory for about
-thirty copies of them.
+Ours, fast and as readable references, beside torch's, timm's and lion-pytorch's (where they
+are installed also pytorch_optimizer's and heavyball's), and beside what memory allows, on the
+parameters of ResNet-50, Mask R-CNN and GPT-2 with random gradients. All take turns on the same
+weights in one process, which takes memory for about thirty-five copies of them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from torch.optim import Optimizer
 
 from benchmarks.provenance import provenance
 from benchmarks.speed.optimizers import (
+    COPY,
     FAST,
     REFERENCE,
-    ROTATIONAL,
     WEIGHT_DECAY,
     YARDSTICKS,
     Contender,
     Groups,
     contenders,
     group_per_parameter,
+    not_installed,
     two_groups,
 )
 from benchmarks.speed.parameter_sets import SETS, random_parameters
@@ -79,6 +80,10 @@ class StepTimes:
         """A step's cost over a yardstick's, round by round from the first."""
         pairs = zip(self.seconds[step], self.seconds[yardstick], strict=False)
         return [ours / theirs for ours, theirs in pairs]
+
+    def over_the_floor(self, row: Contender) -> list[float]:
+        """A step's cost over that of moving the bytes that it must, as fast as a copy's."""
+        return [ratio * COPY.moved / row.moved for ratio in self.ratios(row.step, COPY.step)]
 
 
 def add_parser(commands: Any) -> None:
@@ -167,8 +172,9 @@ def report(
         *about,
         "",
         "Milliseconds per step: median (10th to 90th percentile of the rounds). Ratios are taken",
-        "round by round; where one has a limit, its median is held to it. Kept is the memory that",
-        "an optimizer holds between steps, in copies of the weights.",
+        "round by round; where one has a limit, its median is held to it. The floor is the time",
+        "that the bytes a step must move take at the copy's speed. Kept is the memory that an",
+        "optimizer holds between steps, in copies of the weights.",
         "",
         *summary(results, rows, device),
     ]
@@ -181,8 +187,8 @@ def report(
         f"  held equal to, in the first {REFERENCE_ROUNDS} rounds only",
         "- in RotationalUpdate: what `RotationalUpdateHook` makes of that optimizer's step",
         "- copy: all weights into buffers that are there already",
+        *(f"- {peer}: not installed, not measured" for peer in not_installed()),
         f"- weight decay {WEIGHT_DECAY:g} on matrices; random gradients, the same in every step",
-        "- the cost of one measured step: [README.md](README.md)",
     ]
 
 
@@ -206,8 +212,7 @@ def summary(
             "- no fast step waited for the GPU (torch.cuda.set_sync_debug_mode)",
             "- a step begins in an empty stream: its time holds what the host takes to launch it",
         ]
-    limits = ", ".join(f"{name} ≤ {limit:g}" for name, limit in ROTATIONAL["cuda"].items())
-    return [*lines, f"- on a GPU (rotational / {limits}): not measured"]
+    return [*lines, "- on a GPU: not measured"]
 
 
 def _table(result: StepTimes, rows: Sequence[Contender], device: torch.device) -> Iterator[str]:
@@ -215,8 +220,8 @@ def _table(result: StepTimes, rows: Sequence[Contender], device: torch.device) -
     yield f"## {result.model}: {size}, {result.grouping}"
     yield ""
     over = " | ".join(f"/ {yardstick}" for yardstick in YARDSTICKS)
-    yield f"| optimizer | form | ms per step | {over} | kept |"
-    yield f"|{' --- |' * (4 + len(YARDSTICKS))}"
+    yield f"| optimizer | form | ms per step | / floor | {over} | kept |"
+    yield f"|{' --- |' * (5 + len(YARDSTICKS))}"
     for row in rows:
         limits = row.limits.get(device.type, {})
         ratios = " | ".join(
@@ -224,7 +229,9 @@ def _table(result: StepTimes, rows: Sequence[Contender], device: torch.device) -
             for yardstick in YARDSTICKS
         )
         cost = spread(result.seconds[row.step], 1e3)
-        yield f"| {row.name} | {row.form} | {cost} | {ratios} | {result.kept[row.step]:.2f} |"
+        floor = spread(result.over_the_floor(row))
+        kept = result.kept[row.step]
+        yield f"| {row.name} | {row.form} | {cost} | {floor} | {ratios} | {kept:.2f} |"
 
 
 def _judged(ratios: Sequence[float], limit: float | None) -> str:

@@ -37,8 +37,16 @@ YARDSTICKS = (TIMM_LION, TIMM_ADAMP, FUSED_ADAMW)
 FAST, REFERENCE = "fast", "reference"
 ROTATIONAL: Limits = {"cpu": {TIMM_ADAMP: 1.0}, "cuda": {FUSED_ADAMW: 1.5}}
 """Per type of device, a fast rotational step's cost over a yardstick's, at most."""
-PER_TENSOR: Limits = {**ROTATIONAL, "cpu": {TIMM_LION: 1.5, TIMM_ADAMP: 1.0}}
-"""The same of LionAR when it turns whole tensors."""
+LION_AR: Limits = {
+    "cpu": {TIMM_LION: 1.2, TIMM_ADAMP: 1.0},
+    "cuda": {FUSED_ADAMW: 1.0},
+}
+"""The same of LionAR: it moves 20 bytes a weight where AdamW moves 28."""
+TWO_MOMENTS: Limits = {**ROTATIONAL, "cuda": {FUSED_ADAMW: 1.3}}
+"""The same of RotationalAdamW."""
+MOVED = {"copy": 8, "one moment": 20, "two moments": 28}
+"""Bytes a weight that a step must move: weight, gradient and moments read, all but the gradient
+written. A copy is the memory's speed by which they are turned into the floor's seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +57,7 @@ class Contender:
         name: What it is called in the table.
         form: What the form is called there.
         build: Makes the optimizer from parameter groups; forms with the same one share it.
+        moved: Bytes a weight that any step of its kind must move.
         method: Name of the method that takes a step.
         limits: Per type of device and yardstick, its step's cost over that one's, at most.
     """
@@ -56,6 +65,7 @@ class Contender:
     name: str
     form: str
     build: Callable[[Groups], Optimizer]
+    moved: int = MOVED["one moment"]
     method: str = "step"
     limits: Limits = field(default_factory=dict)
 
@@ -81,13 +91,23 @@ class Copy(Optimizer):
         torch._foreach_copy_(self._buffers, self._weights)
 
 
+COPY = Contender("copy of the weights", "floor", Copy, MOVED["copy"])
+OTHERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("pytorch_optimizer", "Lion", "foreach", {"foreach": True}),
+    ("pytorch_optimizer", "AdamP", "loop", {"foreach": False}),
+    ("heavyball", "AdamW", "compiled", {}),
+    ("heavyball", "SGD", "compiled", {"beta": 0.9}),
+)
+"""Peers that are timed where they are installed: module, class, form and settings."""
+
+
 def contenders() -> list[Contender]:
     """All of them, in the order of the table: the floor, the peers, ours.
 
     Raises:
         UsageError: A peer is not installed.
     """
-    return [Contender("copy of the weights", "floor", Copy), *_peers(), *_ours()]
+    return [COPY, *_peers(), *_ours()]
 
 
 def _peers() -> list[Contender]:
@@ -97,8 +117,14 @@ def _peers() -> list[Contender]:
     )
 
     def peer(name: str, form: str, optimizer: Any, **settings: Any) -> Contender:
-        return Contender(name, form, lambda groups: optimizer(groups, lr=LR, **settings))
+        moved = MOVED["two moments" if "Adam" in name else "one moment"]
+        return Contender(name, form, lambda groups: optimizer(groups, lr=LR, **settings), moved)
 
+    others = [
+        peer(f"{module} {name}", form, optimizer, **settings)
+        for module, name, form, settings in OTHERS
+        if (optimizer := _installed(module, name)) is not None
+    ]
     return [
         peer("torch SGD", "foreach", SGD, momentum=0.9, foreach=True),
         peer("torch SGD", "fused", SGD, momentum=0.9, fused=True),
@@ -109,7 +135,21 @@ def _peers() -> list[Contender]:
         peer("lion-pytorch Lion", "loop", lion_pytorch),
         peer("lion-pytorch Lion", "foreach", of_lists),
         peer("timm AdamP", "loop", adamp),
+        *others,
     ]
+
+
+def _installed(module: str, name: str) -> Any:
+    try:
+        return getattr(import_module(module), name)
+    except ImportError:
+        return None
+
+
+def not_installed() -> list[str]:
+    """Name the peers that could be timed here, too."""
+    modules = dict.fromkeys(module for module, name, _, _ in OTHERS if not _installed(module, name))
+    return list(modules)
 
 
 def _peer(module: str, name: str) -> Any:
@@ -122,20 +162,22 @@ def _peer(module: str, name: str) -> Any:
 
 def _ours() -> list[Contender]:
     def our(name: str, optimizer: Any, limits: Limits, **settings: Any) -> list[Contender]:
+        moved = MOVED["two moments" if "Adam" in name else "one moment"]
+
         def build(groups: Groups) -> Optimizer:
             return optimizer(groups, lr=LR, **settings)
 
         return [
-            Contender(name, FAST, build, limits=limits),
-            Contender(name, REFERENCE, build, "reference_step"),
+            Contender(name, FAST, build, moved, limits=limits),
+            Contender(name, REFERENCE, build, moved, "reference_step"),
         ]
 
     return [
         *our("LionA", LionA, {}),
-        *our("LionAR per tensor", LionAR, PER_TENSOR, per_neuron=False),
-        *our("LionAR per neuron", LionAR, ROTATIONAL),
+        *our("LionAR per tensor", LionAR, LION_AR, per_neuron=False),
+        *our("LionAR per neuron", LionAR, LION_AR),
         *our("RotationalSGD", RotationalSGD, ROTATIONAL),
-        *our("RotationalAdamW", RotationalAdamW, ROTATIONAL),
+        *our("RotationalAdamW", RotationalAdamW, TWO_MOMENTS),
         *our("RotationalLion", RotationalLion, ROTATIONAL),
         Contender("torch SGD, foreach, in RotationalUpdate", FAST, _constrained_sgd),
     ]

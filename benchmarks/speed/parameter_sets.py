@@ -18,6 +18,15 @@ def resnet50_shapes() -> Shapes:
     return {name: tuple(p.shape) for name, p in network.named_parameters()}
 
 
+def mask_rcnn_shapes() -> Shapes:
+    """torchvision's Mask R-CNN R50-FPN, nothing of it frozen."""
+    with torch.device("meta"):
+        network = torchvision.models.detection.maskrcnn_resnet50_fpn(
+            weights=None, weights_backbone=None
+        )
+    return {name: tuple(p.shape) for name, p in network.named_parameters()}
+
+
 def gpt2_124m_shapes() -> Shapes:
     """The 124M-parameter GPT-2: 12 blocks of width 768, the head tied to the embedding."""
     width = 768
@@ -40,6 +49,7 @@ def gpt2_124m_shapes() -> Shapes:
 
 SETS: dict[str, Callable[[], Shapes]] = {
     "resnet50": resnet50_shapes,
+    "mask-rcnn": mask_rcnn_shapes,
     "gpt2-124m": gpt2_124m_shapes,
 }
 

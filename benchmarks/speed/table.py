@@ -109,27 +109,57 @@ def measure(folder: Path, runs: int, layers: int, samples: int, interval: int) -
     for file in files:
         pq.read_table(file)
     read = time.perf_counter()
-    command = [sys.executable, "-c", "import sys; from smd_hooks.cli import main; sys.exit(main())"]
-    computed = _children_computed()
-    memory = _peak_memory([*command, "table", str(work_dirs), "-o", str(output)])
-    done = time.perf_counter()
-    table = pd.read_parquet(output)
-    kinds = table["run"].str.split("-").str[0]
+    table = table_over(work_dirs, output)
+    kinds = table.frame["run"].str.split("-").str[0]
     return Cost(
         generating=generated - begun,
         files=len(files),
         megabytes=sum(file.stat().st_size for file in files) / 1e6,
         reading=read - generated,
-        table=done - read,
-        processors=_children_computed() - computed,
-        memory=memory / 2**30,
-        rows=len(table),
-        scored=int(table["angle_ratio"].notna().sum()),
+        table=table.seconds,
+        processors=table.processors,
+        memory=table.memory / 2**30,
+        rows=len(table.frame),
+        scored=int(table.frame["angle_ratio"].notna().sum()),
         verdicts={
-            kind.name: table["verdict"][kinds == kind.name].value_counts().to_dict()
+            kind.name: table.frame["verdict"][kinds == kind.name].value_counts().to_dict()
             for kind in KINDS
         },
     )
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the command made, and took.
+
+    Attributes:
+        frame: The table.
+        seconds: From its start to its end.
+        processors: Seconds that its processes computed, together.
+        memory: Most bytes of its processes together.
+    """
+
+    frame: pd.DataFrame
+    seconds: float
+    processors: float
+    memory: int
+
+
+def table_over(work_dirs: Path, output: Path) -> Table:
+    """Run ``smd-hooks table`` in a process of its own.
+
+    Args:
+        work_dirs: What it reads.
+        output: The Parquet file that it writes.
+
+    Raises:
+        RuntimeError: The command failed.
+    """
+    command = [sys.executable, "-c", "import sys; from smd_hooks.cli import main; sys.exit(main())"]
+    begun, computed = time.perf_counter(), _children_computed()
+    memory = _peak_memory([*command, "table", str(work_dirs), "-o", str(output)])
+    seconds = time.perf_counter() - begun
+    return Table(pd.read_parquet(output), seconds, _children_computed() - computed, memory)
 
 
 def _children_computed() -> float:

@@ -1,12 +1,13 @@
-"""All of a step's tensors in one pass: in C on the CPU, compiled by torch on a GPU."""
+"""All of a step's tensors in one pass: in C on the CPU, in Triton on a GPU."""
 
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,21 +17,23 @@ from .compiled_c import PIECE, address, compiled, share_out
 from .geometry import STEP_SUMS, step_sums
 
 SOURCE = Path(__file__).with_name("step_sums.c")
-WORTH_COMPILING = 5_000_000
-"""Elements per measured step from which torch's compiler earns its seconds, on a GPU."""
 FLOAT = 4
 """Bytes of the elements that the C form reads."""
+PAST_CACHES = 1 << 23
+"""Elements from which copies would push out of the caches what the step needs: 32 MiB."""
+IN_TRITON = (torch.float32, torch.float16, torch.bfloat16)
+"""What the GPU's form reads."""
 
 Vectors = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """Weight before and after a step, gradient, and momentum buffer after it."""
+Reduce = Callable[[Sequence[Vectors]], Tensor]
 
 
-def fused_step_sums(steps: Sequence[Vectors], often: bool = True) -> Tensor:
+def fused_step_sums(steps: Sequence[Vectors]) -> Tensor:
     """Reduce one step of many weights; see :func:`~smd_hooks.measure.geometry.step_sums`.
 
     Args:
         steps: For each weight its vectors, each of shape (elements,) or (rows, elements).
-        often: Whether this is asked at nearly every step, so that compiling pays.
 
     Returns:
         Float64 of shape (rows of all weights, 6), on the first weight's device. Nothing is
@@ -38,63 +41,184 @@ def fused_step_sums(steps: Sequence[Vectors], often: bool = True) -> Tensor:
     """
     if not steps:
         return torch.empty(0, len(STEP_SUMS), dtype=torch.float64)
-    device = steps[0][0].device
+    first = steps[0][0]
+    form = None
     if all(_is_for_c(vectors) for vectors in steps):
-        in_c = load()
-        if in_c is not None:
-            return in_c(steps)
-    reduce = step_sums
-    if often and device.type == "cuda" and sum(v[0].numel() for v in steps) >= WORTH_COMPILING:
-        reduce = _compiled()
-    rows = [reduce(*vectors).reshape(-1, len(STEP_SUMS)) for vectors in steps]
-    return torch.cat([row.to(device, non_blocking=True) for row in rows])
+        form = load()
+    elif _are_for_triton(steps):
+        form = load_triton(first.dtype, first.device)
+    return one_by_one(steps) if form is None else form(steps)
+
+
+def one_by_one(steps: Sequence[Vectors]) -> Tensor:
+    """Do the same by the readable form, one weight after the other."""
+    rows = [step_sums(*vectors).reshape(-1, len(STEP_SUMS)) for vectors in steps]
+    return torch.cat([row.to(steps[0][0].device, non_blocking=True) for row in rows])
 
 
 def _is_for_c(vectors: Vectors) -> bool:
     return all(
-        t is None or (t.dtype is torch.float32 and t.device.type == "cpu" and t.is_contiguous())
-        for t in vectors
+        t is None or (t.dtype is torch.float32 and t.is_cpu and t.is_contiguous()) for t in vectors
+    )
+
+
+def _are_for_triton(steps: Sequence[Vectors]) -> bool:
+    first = steps[0][0]
+    return (
+        first.is_cuda
+        and first.dtype in IN_TRITON
+        and all(
+            t is None or (t.dtype is first.dtype and t.device == first.device and t.is_contiguous())
+            for vectors in steps
+            for t in vectors
+        )
     )
 
 
 @cache
-def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(step_sums, dynamic=True)
+def load_triton(dtype: torch.dtype, device: torch.device) -> Reduce | None:
+    """Return the form in Triton; None where there is none that gives what the reference does.
+
+    It depends on a compiler and a GPU that may be newer than this package: a small trial is held
+    against the reference before it is used.
+    """
+    try:
+        from .triton_sums import TritonSums
+    except ImportError:  # not on every platform that CUDA is on
+        return None
+    sums, steps = TritonSums(), _trial(dtype, device)
+    try:
+        got, wanted = sums(steps), one_by_one(steps)
+        scale = torch.linalg.vector_norm(wanted, dim=-1, keepdim=True)
+        failure = "" if ((got - wanted).abs() <= 1e-11 * scale).all() else "gives other values"
+    except Exception as error:  # whatever a compiler or a driver raises
+        failure = f"fails ({' '.join(repr(error).split())[:200]})"
+    if not failure:
+        return sums
+    warnings.warn(
+        f"measuring on {device} is slower than it could be: the form in Triton {failure}",
+        stacklevel=2,
+    )
+    return None
+
+
+def _trial(dtype: torch.dtype, device: torch.device) -> list[Vectors]:
+    """Vectors and rows of all lengths, with momentum and without."""
+    generator = torch.Generator().manual_seed(0)
+    steps: list[Vectors] = []
+    for i, shape in enumerate([(5, 3), (3, 200), (2, 1000), (40_000,), (1,)]):
+        w, a, g, b = torch.randn(4, *shape, generator=generator).to(device, dtype)
+        steps.append((w, a, g, b if i % 2 else None))
+    return steps
 
 
 @cache
-def load() -> Callable[[Sequence[Vectors]], Tensor] | None:
-    """Compile and load the C form; None where there is no working compiler."""
-    library = compiled(SOURCE)
-    if library is None:
+def load() -> Reduce | None:
+    """Return the form in C; None where there is no working compiler."""
+    found = library()
+    if found is None:
         return None
-    function = library.step_sums
+    function = found.step_sums
     function.restype = None
-    return lambda steps: _call(function, steps)
+    return lambda steps: _sums_in_c(function, steps)
 
 
-def _call(function: Any, steps: Sequence[Vectors]) -> Tensor:
-    """Cut the tensors into pieces, share them out over torch's number of threads, add up."""
+@cache
+def library() -> ctypes.CDLL | None:
+    """Compile and load the functions in C; None where there is no working compiler."""
+    return compiled(SOURCE)
+
+
+def copy_all(copies: Sequence[Tensor], originals: Sequence[Tensor]) -> None:
+    """Copy tensors into others of their shape, large ones on a CPU past its caches.
+
+    Args:
+        copies: Where to.
+        originals: Where from, one for each.
+    """
+    elements = sum(t.numel() for t in originals)
+    found = library() if elements >= PAST_CACHES else None
+    pairs = list(zip(originals, copies, strict=True))
+    if found is None or not all(_lie_alike(*pair) for pair in pairs):
+        torch._foreach_copy_(list(copies), list(originals))
+        return
+    lengths = tuple(t.numel() for t in originals)
+    _over_pieces(found.copy, pairs, (1,) * len(pairs), lengths, None)
+
+
+def _lie_alike(a: Tensor, b: Tensor) -> bool:
+    """Whether both fill one stretch of memory, element by element alike."""
+    dense = a.is_contiguous() or (
+        a.ndim == 4 and a.is_contiguous(memory_format=torch.channels_last)
+    )
+    of_c = a.dtype is b.dtype is torch.float32 and a.is_cpu and b.is_cpu
+    return of_c and dense and a.stride() == b.stride()
+
+
+def _sums_in_c(function: Any, steps: Sequence[Vectors]) -> Tensor:
     shapes = [vectors[0].shape for vectors in steps]
-    rows = np.array([shape[0] if len(shape) > 1 else 1 for shape in shapes])
-    lengths = np.array([shape[-1] for shape in shapes]).repeat(rows)
-    pointers = np.array(
-        [[0 if t is None else t.data_ptr() for t in vectors] for vectors in steps], np.uintp
-    ).repeat(rows, 0)
-    row_in_tensor = np.arange(len(lengths)) - (rows.cumsum() - rows).repeat(rows)
-    pieces = np.maximum(1, -(-lengths // PIECE))
-    first = pieces.cumsum() - pieces
-    piece_in_row = np.arange(pieces.sum()) - first.repeat(pieces)
-    start = (row_in_tensor * lengths).repeat(pieces) + piece_in_row * PIECE
-    pointers = pointers.repeat(pieces, 0)
-    pointers += (pointers != 0) * (start[:, None] * FLOAT).astype(np.uintp)
-    counts = np.minimum(lengths.repeat(pieces) - piece_in_row * PIECE, PIECE).astype(ctypes.c_long)
-    out = np.empty((len(counts), len(STEP_SUMS)))
+    counts = tuple(shape[0] if len(shape) > 1 else 1 for shape in shapes)
+    lengths = tuple(shape[-1] for shape in shapes)
+    out = _over_pieces(function, steps, counts, lengths, len(STEP_SUMS))
+    # in the order of the pieces, whoever did them: the sums do not depend on threads
+    return torch.from_numpy(np.add.reduceat(out, _pieces(counts, lengths).first))
+
+
+def _over_pieces(
+    function: Any,
+    tensors: Sequence[Sequence[Tensor | None]],
+    counts: tuple[int, ...],
+    lengths: tuple[int, ...],
+    columns: int | None,
+) -> np.ndarray:
+    """Call a function of the library on all pieces, shared out over torch's number of threads.
+
+    Args:
+        function: Takes the number of its pieces, pointers and lengths, and sums if it makes any.
+        tensors: Those that a row of pointers is about.
+        counts: Rows of each.
+        lengths: Elements of a row.
+        columns: Sums of a piece; None for none.
+
+    Returns:
+        Shape (pieces, columns).
+    """
+    pieces = _pieces(counts, lengths)
+    places = (0 if t is None else t.data_ptr() for row in tensors for t in row)
+    width = len(tensors[0])
+    table = np.fromiter(places, np.uintp, len(tensors) * width).reshape(-1, width)
+    pointers = table[pieces.tensor]
+    pointers += (pointers != 0) * pieces.offset[:, None]
+    out = np.empty((len(pieces.length), columns or 0))
 
     def work(share: slice) -> None:
-        arrays = (pointers[share], counts[share], out[share])
+        arrays = [pointers[share], pieces.length[share], *([out[share]] if columns else [])]
         function(ctypes.c_long(len(arrays[1])), *map(address, arrays))
 
-    share_out(work, counts)
-    # in the order of the pieces, whoever did them: the sums do not depend on threads
-    return torch.from_numpy(np.add.reduceat(out, first))
+    share_out(work, pieces.length)
+    return out
+
+
+class _Pieces(NamedTuple):
+    """Tensors cut up: for each piece its tensor, its offset in bytes and its length.
+
+    ``first`` has the first piece of each row.
+    """
+
+    tensor: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    first: np.ndarray
+
+
+@lru_cache(maxsize=16)
+def _pieces(counts: tuple[int, ...], lengths: tuple[int, ...]) -> _Pieces:
+    rows, of_row = np.array(counts, int), np.array(lengths, int).repeat(counts)
+    pieces = np.maximum(1, -(-of_row // PIECE))
+    first = pieces.cumsum() - pieces
+    within = (np.arange(pieces.sum()) - first.repeat(pieces)) * PIECE
+    row_in_tensor = np.arange(len(of_row)) - (rows.cumsum() - rows).repeat(rows)
+    offset = ((row_in_tensor * of_row).repeat(pieces) + within) * FLOAT
+    length = np.minimum(of_row.repeat(pieces) - within, PIECE).astype(ctypes.c_long)
+    tensor = np.arange(len(rows)).repeat(rows).repeat(pieces)
+    return _Pieces(tensor, offset.astype(np.uintp), length, first)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .fused import Vectors, fused_step_sums
+from .fused import Vectors, copy_all, fused_step_sums
 from .geometry import as_vectors
 from .measured_units import MeasuredUnits, NamedParameters
 from .momentum import Momentum, momentum_of
@@ -23,8 +23,6 @@ from .stepping import AroundStep, check_interval, closure_of
 if TYPE_CHECKING:
     import pandas as pd
 
-OFTEN = 10
-"""Interval below which a compiler's seconds are worth its while."""
 RESCALE_KEY = "smd_rescale"
 """Key in ``optimizer.state[p]``: product of all factors put on p outside the optimizer."""
 ANGLE_FACTOR_KEY = "angle_factor"
@@ -199,7 +197,7 @@ class StepProbe:
             if copy is None or copy.shape != w.shape or copy.dtype != w.dtype:
                 self._copies[i] = torch.empty_like(w)
         if originals:
-            torch._foreach_copy_([self._copies[i] for i in self._seen], originals)
+            copy_all([self._copies[i] for i in self._seen], originals)
         self._momenta = [momentum_of(optimizer, group) for group in optimizer.param_groups]
         self._had_buffer = [self._buffer(i) is not None for i in self._seen]
 
@@ -253,7 +251,7 @@ class StepProbe:
             sample.angle_factor.append(_as_it_is_now(state.get(ANGLE_FACTOR_KEY, 1.0)))
             sample.momentum.append(self._momenta[self._units.group_of[i]])
             sample.had_buffer.append(had_buffer)
-        sums = fused_step_sums(steps, often=self.interval < OFTEN)
+        sums = fused_step_sums(steps)
         if self._units.is_sharded:
             sum_over_shards(sums, [self._units.weights[i] for i in sample.weights])
         self._ring.put(sample, sums)

@@ -1,8 +1,37 @@
-/* The inner products of one optimizer step, in one pass over memory.
+/* The copy of weights before an optimizer step, and its inner products in one pass over memory.
  *
  * Compiled when a probe first measures fp32 weights on a CPU; geometry.py's step_sums is
  * the reference. Each piece leaves six sums, in the order of STEP_SUMS.
  */
+
+#include <stdint.h>
+#include <string.h>
+#ifdef __SSE__
+#include <xmmintrin.h>
+#endif
+
+/* Stores go past the caches: a line that is written whole need not be read first, and what is
+ * in the caches stays there for the step. */
+static void copy_piece(const float *from, float *to, long n)
+{
+    long i = 0;
+#ifdef __SSE__
+    for (; i < n && (uintptr_t)(to + i) % 64; i++)
+        to[i] = from[i];
+    for (; i + 16 <= n; i += 16)
+        for (int k = 0; k < 16; k += 4)
+            _mm_stream_ps(to + i + k, _mm_loadu_ps(from + i + k));
+    _mm_sfence();
+#endif
+    memcpy(to + i, from + i, (size_t)(n - i) * sizeof(float));
+}
+
+/* pointers[2 * p]: where piece p comes from and where it goes, lengths[p] long. */
+void copy(long pieces, float *const *pointers, const long *lengths)
+{
+    for (long p = 0; p < pieces; p++, pointers += 2)
+        copy_piece(pointers[0], pointers[1], lengths[p]);
+}
 
 static void piece_sums(const float *before, const float *after, const float *gradient,
                        const float *buffer, long n, double *out)

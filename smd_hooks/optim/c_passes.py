@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..measure.compiled_c import PIECE, address, compiled, share_out
+from ..measure.tiles import COLUMNS, Tiles, cut
 from .passes import Batch
 from .sphere import SUMS
-from .tiles import COLUMNS, Tiles, addresses, cut
 
 SOURCE = Path(__file__).with_name("passes.c")
 
@@ -50,7 +50,7 @@ class CPasses:
 
     def _call(self, name: str, batch: Batch, tiles: Tiles, *arrays: np.ndarray | None) -> None:
         function = getattr(self._library, name)
-        tensors = addresses(batch)
+        tensors = batch.addresses()
         settings = np.ascontiguousarray(batch.settings.numpy())
         fixed = (tensors, settings, *arrays)
         pointers = [None if array is None else address(array) for array in fixed]

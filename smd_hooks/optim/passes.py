@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..measure.tiles import addresses
 from .units import Units
 
 
@@ -63,6 +65,10 @@ class Batch:
     buffers: Sequence[Sequence[Tensor]]
     settings: Tensor
     decay: Tensor | None = None
+
+    def addresses(self) -> np.ndarray:
+        """Return where each weight, gradient and first and second buffer (or 0) lie, int64."""
+        return addresses([self.weights, self.gradients, *self.buffers])
 
 
 class Passes(Protocol):

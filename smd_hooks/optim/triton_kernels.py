@@ -1,36 +1,21 @@
 """The kernels of the two passes on a GPU; importing this needs Triton.
 
-A program works on one tile (see :mod:`smd_hooks.optim.tiles`): some units of a tensor, or a
+A program works on one tile (see :mod:`smd_hooks.measure.tiles`): some units of a tensor, or a
 part of one, a few elements of each at a time. Arithmetic is in float64; what is stored is
 rounded as torch rounds it, by way of float32.
 """
 
 # mypy: disable-error-code="no-untyped-def,import-untyped,import-not-found"
-# ruff: noqa: SIM300 (arguments in capitals are constants of a compilation)
 
-import torch
 import triton
 import triton.language as tl
 
+from ..measure.triton_kernels import pointer
 from .passes import Direction
-
-DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-"""Triton's names of what tensors may hold."""
 
 MOMENTUM = tl.constexpr(int(Direction.MOMENTUM))
 ADAM = tl.constexpr(int(Direction.ADAM))
 SIGN = tl.constexpr(int(Direction.SIGN))
-
-
-@triton.jit
-def _pointer(address, DTYPE: tl.constexpr):
-    """Where elements begin; types spelt out, since Triton 3.0 wants them so."""
-    place = address.to(tl.pointer_type(tl.float32))
-    if DTYPE == tl.float16:
-        place = address.to(tl.pointer_type(tl.float16))
-    if DTYPE == tl.bfloat16:
-        place = address.to(tl.pointer_type(tl.bfloat16))
-    return place
 
 
 @triton.jit
@@ -72,7 +57,7 @@ def sum_tiles(
     """Move the buffers over one tile, and sum up each unit if that is needed.
 
     Args:
-        tiles: Of :data:`~smd_hooks.optim.tiles.COLUMNS`, int64; a program takes one.
+        tiles: Of :data:`~smd_hooks.measure.tiles.COLUMNS`, int64; a program takes one.
         addresses: Of each tensor's weight, gradient and buffers, int64, 4 per tensor.
         settings: Of the direction, float64, 5 per tensor.
         decay: Coupled weight decay per unit, float64, if ``DECAYS``.
@@ -92,10 +77,10 @@ def sum_tiles(
     is_unit = unit < tl.load(tile + 2)
     s = settings + tensor * 5
     place = addresses + tensor * 4
-    w_at = _pointer(tl.load(place), DTYPE) + start
-    g_at = _pointer(tl.load(place + 1), DTYPE) + start
-    m_at = _pointer(tl.load(place + 2), DTYPE) + start
-    q_at = _pointer(tl.load(place + 3), DTYPE) + start
+    w_at = pointer(tl.load(place), DTYPE) + start
+    g_at = pointer(tl.load(place + 1), DTYPE) + start
+    m_at = pointer(tl.load(place + 2), DTYPE) + start
+    q_at = pointer(tl.load(place + 3), DTYPE) + start
     keep, s1, s2, s3, s4 = (
         tl.load(s),
         tl.load(s + 1),
@@ -156,27 +141,6 @@ def sum_tiles(
 
 
 @triton.jit
-def add_parts(split, sums, PARTS: tl.constexpr):
-    """Add up the parts of one long unit, always in the same order.
-
-    Args:
-        split: The unit, the first row of its parts and the row after the last, int64, 3 per
-            such unit; a program takes one.
-        sums: Float64, 5 per row.
-        PARTS: Rows at a time.
-    """
-    one = split + tl.program_id(0).to(tl.int64) * 3
-    last = tl.load(one + 2)
-    column = tl.arange(0, 8)
-    total = tl.zeros([8], tl.float64)
-    for first in range(tl.load(one + 1).to(tl.int32), last.to(tl.int32), PARTS):
-        row = first + tl.arange(0, PARTS)
-        inside = (row < last)[:, None] & (column < 5)[None, :]
-        total += tl.sum(tl.load(sums + row[:, None] * 5 + column[None, :], inside, 0.0), 0)
-    tl.store(sums + tl.load(one) * 5 + column, total, mask=column < 5)
-
-
-@triton.jit
 def move_tiles(
     tiles,
     addresses,
@@ -201,10 +165,10 @@ def move_tiles(
     is_unit = unit < tl.load(tile + 2)
     s = settings + tensor * 5
     place = addresses + tensor * 4
-    w_at = _pointer(tl.load(place), DTYPE) + start
-    g_at = _pointer(tl.load(place + 1), DTYPE) + start
-    m_at = _pointer(tl.load(place + 2), DTYPE) + start
-    q_at = _pointer(tl.load(place + 3), DTYPE) + start
+    w_at = pointer(tl.load(place), DTYPE) + start
+    g_at = pointer(tl.load(place + 1), DTYPE) + start
+    m_at = pointer(tl.load(place + 2), DTYPE) + start
+    q_at = pointer(tl.load(place + 3), DTYPE) + start
     s1, s2, s3, s4 = tl.load(s + 1), tl.load(s + 2), tl.load(s + 3), tl.load(s + 4)
     factor = factors + (tl.load(tile + 1) + unit) * 3
     a = tl.load(factor, mask=is_unit, other=0.0)[:, None]

@@ -3,8 +3,11 @@ from __future__ import annotations
 import functools
 import json
 import math
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +17,13 @@ from torch import nn
 from benchmarks.__main__ import main
 from benchmarks.speed import measure
 from benchmarks.speed.measure import share_of_training
-from benchmarks.speed.methods import PeerLogger, WeightCopy, how_sums_are_done, matrices
+from benchmarks.speed.methods import (
+    CockpitLogger,
+    PeerLogger,
+    WeightCopy,
+    how_sums_are_done,
+    matrices,
+)
 from benchmarks.speed.parameter_sets import SETS, random_parameters
 from benchmarks.speed.stopwatch import (
     Named,
@@ -61,7 +70,8 @@ def parameters_and(optimizer: type[torch.optim.SGD]) -> tuple[Named, torch.optim
 
 
 @pytest.mark.parametrize(
-    ("model", "parameters"), [("resnet50", 25_557_032), ("gpt2-124m", 124_439_808)]
+    ("model", "parameters"),
+    [("resnet50", 25_557_032), ("mask-rcnn", 44_454_513), ("gpt2-124m", 124_439_808)],
 )
 def test_sets_have_the_parameters_of_the_published_networks(model: str, parameters: int) -> None:
     assert sum(math.prod(shape) for shape in SETS[model]().values()) == parameters
@@ -133,7 +143,7 @@ def test_command_reports_each_optimizer_beside_its_peers(
     command = ["speed", "measure", "--model", "tiny", "--device", "cpu", "--rounds", "3"]
     assert main([*command, "--json", str(file)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("| tiny |") == 2
+    assert printed.count("| tiny |") == 2 + 5  # optimizers, and forms of the pass
     assert "`python -m benchmarks speed measure --model tiny --device cpu --threads" in printed
     assert "on a GPU: not measured" in printed
     assert "the probe's sums: in C" in printed
@@ -141,7 +151,7 @@ def test_command_reports_each_optimizer_beside_its_peers(
     assert [cost["optimizer"] for cost in figures["costs"]] == ["SGD", "AdamW"]
     for cost in figures["costs"]:
         assert cost["measured"] == 64 * 32 * 9 + 640
-        assert set(cost["seconds"]) == set(measure.METHODS)
+        assert set(cost["seconds"]) == set(measure.methods())
         assert all(len(s) == 3 and min(s) > 0 for s in cost["seconds"].values())
         assert min(cost["memory"].values()) >= 4 * cost["measured"]
 
@@ -172,7 +182,10 @@ def test_a_probe_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert how_sums_are_done(CPU) == "in C"
     monkeypatch.setattr(fused, "load", lambda: None)
     assert how_sums_are_done(CPU).startswith("in torch")
-    assert how_sums_are_done(torch.device("cuda")) == "compiled by torch"
+    monkeypatch.setattr(fused, "load_triton", lambda dtype, device: None)
+    assert how_sums_are_done(torch.device("cuda")) == "one weight after the other, in torch"
+    monkeypatch.setattr(fused, "load_triton", lambda dtype, device: fused.one_by_one)
+    assert how_sums_are_done(torch.device("cuda")) == "in Triton"
 
 
 def test_compiling_is_over_before_the_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +210,40 @@ def test_share_of_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = share_of_training(CPU, batch=2, steps=3, side=8)
     assert len(shares) == 3
     assert all(share > 0 for share in shares)
+
+
+def test_the_floor_is_what_moving_the_bytes_takes() -> None:
+    """Six floats a weight, where a copy moves two."""
+    seconds = {"probe": [6.0, 3.0], "peer": [9.0, 9.0], "copy": [1.0, 1.0]}
+    cost = measure.Cost("net", "SGD", 10, seconds, 0.0, {})
+    assert cost.ratios("floor") == [2.0, 1.0]
+    assert cost.ratios("peer") == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_cockpit_is_timed_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class UpdateSize:
+        def __init__(self, schedule: Callable[[int], bool]) -> None:
+            assert schedule(3)
+            self.steps: list[int] = []
+
+        def track(self, step: int, params: list[torch.Tensor], loss: None) -> None:
+            self.steps.append(step)
+            assert [p.shape for p in params] == [(64, 32, 3, 3), (10, 64)]
+
+    quantities = ModuleType("cockpit.quantities")
+    quantities.UpdateSize = UpdateSize  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cockpit", ModuleType("cockpit"))
+    monkeypatch.setitem(sys.modules, "cockpit.quantities", quantities)
+    assert "cockpit" in measure.methods.__wrapped__()
+    named, optimizer = parameters_and(torch.optim.SGD)
+    logger = CockpitLogger(optimizer, named)
+    optimizer.step()
+    optimizer.step()
+    logger.detach()
+    optimizer.step()
+    assert logger._quantity.steps == [0, 1]
+    monkeypatch.setitem(sys.modules, "cockpit.quantities", None)
+    assert "cockpit" not in measure.methods.__wrapped__()
 
 
 def test_a_limit_is_kept_by_the_median() -> None:

@@ -18,8 +18,10 @@ from smd_hooks.measure.geometry import step_sums
 @pytest.fixture
 def fresh_compiler() -> Iterator[None]:
     fused.load.cache_clear()
+    fused.library.cache_clear()
     yield
     fused.load.cache_clear()
+    fused.library.cache_clear()
 
 
 def reference(steps: list[Vectors]) -> Tensor:
@@ -88,6 +90,43 @@ def test_without_a_compiler_the_reference_stays(
     assert fused.load() is None
     steps = steps_of([(30,), (2, 5)], 0, torch.float32)
     assert torch.equal(fused_step_sums(steps), reference(steps))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("large", [False, True])
+def test_copies_are_equal(
+    layout: torch.memory_format, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they go past the caches or not; where they lie does not matter."""
+    monkeypatch.setattr(fused, "PAST_CACHES", 0 if large else 1 << 30)
+    monkeypatch.setattr(fused, "PIECE", 1000)
+    together = torch.randn(3_000)
+    originals = [
+        torch.randn(70, 5, 3, 3).to(memory_format=layout),
+        together[1:2_500],  # at no multiple of 64 bytes
+        torch.randn(0),
+        torch.randn(1),
+    ]
+    copies = [torch.full_like(t, torch.nan) for t in originals[:1]]
+    copies += [torch.full((2_520,), torch.nan)[9:2_508], torch.empty(0), torch.zeros(1)]
+    beyond = copies[1]._base
+    assert beyond is not None
+    fused.copy_all(copies, originals)
+    for copy, original in zip(copies, originals, strict=True):
+        assert torch.equal(copy, original)
+    assert beyond[:9].isnan().all()
+    assert beyond[2_508:].isnan().all()
+
+
+@pytest.mark.parametrize("originals", [torch.randn(6, 4).T, torch.randn(4, 6).double()])
+def test_what_lies_otherwise_is_copied_by_torch(
+    originals: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "PAST_CACHES", 0)
+    monkeypatch.setattr(fused, "_over_pieces", None)
+    copy = torch.zeros(4, 6)
+    fused.copy_all([copy], [originals])
+    assert torch.equal(copy, originals.float())
 
 
 def test_nothing_measured_is_nothing() -> None:

@@ -8,30 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
-from triton.runtime import interpreter
 
+from smd_hooks.measure import device_tiles
 from smd_hooks.optim import triton_passes
 from smd_hooks.optim.choose_passes import CheckedPasses
 from smd_hooks.optim.passes import Batch, Direction, TorchPasses
 
+from ..measure.triton_interpreted import let_scalars_be_ranges
 from .batches import batch_of, magnitudes, stepped
 
 SHAPES = [(1, 1300), (3, 27), (2, 150), (70, 1), (0, 4), (3, 0), (2, 512)]
 """Units of all tile shapes, in parts and whole, and tensors that hold nothing."""
-
-
-def let_scalars_be_ranges() -> None:
-    """Let loops run to a loaded bound; numpy 2.4 does not take [5] for a 5 any more."""
-    original = interpreter._patch_lang_tensor
-
-    def patch(tensor: Any, *scope: Any) -> None:
-        original(tensor, *scope)
-        tensor.__index__ = lambda self: int(self.handle.data.item())
-
-    interpreter._patch_lang_tensor = patch
 
 
 def compare(fast: triton_passes.TritonPasses, batch: Batch, other: Batch, needed: bool) -> None:
@@ -69,7 +58,7 @@ def batches() -> Iterator[tuple[Batch, bool]]:
 def main() -> None:
     """Compare, see the comparison fail where it must, and pass the check of the choice."""
     let_scalars_be_ranges()
-    triton_passes.PART = 512
+    device_tiles.PART = 512
     fast, compared = triton_passes.TritonPasses(), 0
     for batch, needed in batches():
         compare(fast, batch, batch, needed)

@@ -1,4 +1,4 @@
-"""How the compiled passes cut units into pieces of work, long ones and short ones alike."""
+"""How compiled passes over many tensors cut them into pieces of work, long and short alike."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from .passes import Batch
+from torch import Tensor
 
 COLUMNS = ("tensor", "unit", "units", "start", "length", "row")
 
@@ -64,9 +63,16 @@ def _table(*columns: np.ndarray | int) -> np.ndarray:
     return np.stack(np.broadcast_arrays(*columns), 1).astype(np.int64)
 
 
-def addresses(batch: Batch) -> np.ndarray:
-    """Return where each tensor's weight, gradient and first and second buffer (or 0) lie."""
-    table = np.zeros((len(batch.weights), 4), np.int64)
-    for column, tensors in enumerate((batch.weights, batch.gradients, *batch.buffers)):
-        table[:, column] = [tensor.data_ptr() for tensor in tensors]
+def addresses(lists: Sequence[Sequence[Tensor | None]]) -> np.ndarray:
+    """Return where tensors lie, 0 for those that are not there.
+
+    Args:
+        lists: Up to four, of one tensor for each row; what is beyond them is 0.
+
+    Returns:
+        int64 of shape (rows, 4).
+    """
+    table = np.zeros((len(lists[0]), 4), np.int64)
+    for column, tensors in enumerate(lists):
+        table[:, column] = [0 if t is None else t.data_ptr() for t in tensors]
     return table

@@ -1,0 +1,211 @@
+"""Where the time of a whole training step goes, with the hook and without.
+
+MMEngine's Runner trains ResNet-50 and Mask R-CNN by the project's own configs on generated
+pictures of ImageNet's and COCO's sizes: without SMDHook, once more without (what two equal
+trainings differ by is noise), and with it at each interval; ResNet-50 also in torchvision's plain
+loop. All take turns, step by step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.pipelines import mmcv_ops
+from benchmarks.provenance import provenance
+from benchmarks.speed.timing import prepare, spread, write_json
+from benchmarks.speed.train.lanes import Lane, Seconds, take_turns
+from benchmarks.speed.train.phases import PHASES, WHOLE
+from benchmarks.speed.train.pictures import write_photos, write_scenes
+
+CONFIGS = {
+    "resnet50": Path("configs/imagenet/resnet50_goyal_8xb32-90e.py"),
+    "mask-rcnn": Path("configs/coco/mask-rcnn_r50_fpn_syncbn-scratch_4x_coco.py"),
+}
+BATCH = {"cpu": {"resnet50": 16, "mask-rcnn": 1}, "cuda": {"resnet50": 256, "mask-rcnn": 2}}
+STEPS = {"cpu": 1, "cuda": 50}
+"""Per turn; on a GPU so many that what loaders have made in others' turns does not count."""
+WORKERS = {"cpu": 0, "cuda": 14}
+PICTURES = {"resnet50": 512, "mask-rcnn": 64}
+ROUNDS, WARM_UP = 15, 10
+"""Turns; before the timed ones the hook finds in its first 8 steps what is scale-invariant."""
+WITHOUT, AGAIN, PLAIN = "without the hook", "without, again", "plain torchvision loop"
+INTERVALS = {"cpu": (1, 50), "cuda": (1, 10, 50)}
+LIMIT = {"cpu": 1.02, "cuda": 1 / 0.99}
+"""Of a step's time with the hook at interval 1, over the same without."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one model's lanes took.
+
+    Attributes:
+        model: Its name.
+        batch: Pictures per step.
+        seconds: By lane, each turn's seconds per step, by phase.
+    """
+
+    model: str
+    batch: int
+    seconds: dict[str, list[Seconds]]
+
+    def over(self, lane: str, other: str) -> list[float]:
+        """How many times as long a lane's step takes as another's, turn by turn."""
+        pairs = zip(self.seconds[lane], self.seconds[other], strict=True)
+        return [one[WHOLE] / two[WHOLE] for one, two in pairs]
+
+
+def add_parser(commands: Any) -> None:
+    """Add the ``train`` timing."""
+    parser = commands.add_parser(
+        "train", help="where the time of a training step goes", description=__doc__
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--model", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=device)
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="timed turns of each training")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time, print Markdown; always 0: a benchmark reports."""
+    started = time.monotonic()
+    device = prepare(args)
+    timings = [time_model(model, device, args.rounds) for model in args.model]
+    threads = torch.get_num_threads()
+    command = (
+        f"python -m benchmarks speed train --model {' '.join(args.model)} "
+        f"--device {device.type} --threads {threads} --rounds {args.rounds}"
+    )
+    about = [*provenance(command, time.monotonic() - started), f"- threads: {threads}"]
+    print("\n".join(report(about, timings, device.type)))
+    if args.json:
+        figures = {"about": about, "timings": [vars(timing) for timing in timings]}
+        write_json(args.json, figures)
+    return 0
+
+
+def time_model(model: str, device: torch.device, rounds: int) -> Timing:
+    """Time all trainings of one model."""
+    with tempfile.TemporaryDirectory(prefix="smd-hooks-pictures-") as folder:
+        data_root = Path(folder)
+        if model == "resnet50":
+            write_photos(data_root, PICTURES[model])
+        else:
+            mmcv_ops.install()
+            from mmdet.datasets import CocoDataset
+
+            write_scenes(data_root, PICTURES[model], CocoDataset.METAINFO["classes"])
+        lanes = lanes_of(model, device.type, data_root)
+        steps = STEPS[device.type]
+        seconds = take_turns(lanes, device, torch.get_num_threads(), rounds, steps)
+    return Timing(model, BATCH[device.type][model], seconds)
+
+
+def lanes_of(model: str, device: str, data_root: Path) -> list[Lane]:
+    """Return a model's trainings."""
+    options = options_of(model, device, data_root)
+    config = CONFIGS[model].resolve()
+    lanes = [Lane(name, config, options | {"custom_hooks": []}) for name in (WITHOUT, AGAIN)]
+    for interval in INTERVALS[device]:
+        hook = [dict(type="SMDHook", interval=interval)]
+        own = options | {"custom_hooks": hook}
+        lanes.append(Lane(_at(interval), config, own, warm_up=WARM_UP))
+    if model == "resnet50":
+        lanes.append(
+            Lane(PLAIN, None, {}, data_root, BATCH[device][model], workers=WORKERS[device])
+        )
+    return lanes
+
+
+def options_of(model: str, device: str, data_root: Path) -> dict[str, Any]:
+    """Return what is set in a model's config: the pictures, the batch; on a GPU, bfloat16."""
+    options: dict[str, Any] = {
+        "train_dataloader.batch_size": BATCH[device][model],
+        "train_dataloader.num_workers": WORKERS[device],
+        "train_dataloader.persistent_workers": WORKERS[device] > 0,
+        "train_dataloader.dataset.data_root": f"{data_root}/",
+        "default_hooks.checkpoint.interval": 10**9,
+    }
+    if model == "resnet50":
+        options["train_dataloader.dataset.classes"] = None
+        options["train_cfg.max_epochs"] = 10**6
+    if device == "cuda":
+        options["optim_wrapper.type"] = "BFloat16OptimWrapper"
+        options["model.channels_last"] = True
+    return options
+
+
+def report(about: Sequence[str], timings: Sequence[Timing], device: str) -> list[str]:
+    """Put the figures into lines of Markdown."""
+    lines = [
+        "# Where the time of a training step goes",
+        "",
+        *about,
+        "",
+        "Milliseconds per step: median of the turns; of whole steps and ratios also the 10th to",
+        f"90th percentile. Ratios are taken turn by turn, to the training {WITHOUT}.",
+    ]
+    for timing in timings:
+        lines += ["", f"## {timing.model}, batch {timing.batch}", ""]
+        lines += ["| training | pictures/s | whole step | ratio | " + " | ".join(PHASES) + " |"]
+        lines += ["|" + " --- |" * (4 + len(PHASES))]
+        for lane, turns in timing.seconds.items():
+            whole = [turn[WHOLE] for turn in turns]
+            ratio = "" if lane == WITHOUT else spread(timing.over(lane, WITHOUT))
+            shares = (f"{np.median([turn[phase] for turn in turns]) * 1e3:.3g}" for phase in PHASES)
+            lines.append(
+                f"| {lane} | {timing.batch / float(np.median(whole)):.3g} | {spread(whole, 1e3)} "
+                f"| {ratio} | {' | '.join(shares)} |"
+            )
+        lines += ["", *(f"- {line}" for line in verdicts(timing, device))]
+    lines += [
+        "",
+        "- measuring: the probe before and after the optimizer's step; writing: what the hook",
+        "  does after it, records included; rest: what is none of the phases, such as logs",
+        "- pictures: generated, of ImageNet's and COCO's usual sizes",
+    ]
+    if device != "cuda":
+        lines.append("- on a GPU: not measured")
+    return lines
+
+
+def verdicts(timing: Timing, device: str) -> list[str]:
+    """Hold the hook's cost to its limits, and to the noise between two equal trainings."""
+    limit, noise = LIMIT[device], timing.over(AGAIN, WITHOUT)
+    cost = timing.over(_at(1), WITHOUT)
+    seldom = float(np.median(timing.over(_at(50), WITHOUT)))
+    low, high = np.quantile(noise, (0.1, 0.9))
+    share = [(turn["measuring"] + turn["writing"]) / turn[WHOLE] for turn in timing.seconds[_at(1)]]
+    lines = [
+        f"interval 1: {float(np.median(cost)):.4f} times as long, ≤ {limit:.4g}: "
+        + _judge(float(np.median(cost)) <= limit),
+        f"interval 1, measuring and writing: {spread(share, 100)} % of the step",
+        f"interval 50: {seldom:.4f} times as long, two trainings without {low:.4f}–{high:.4f}: "
+        + ("within the noise" if seldom <= high else "OUT of the noise"),
+    ]
+    if PLAIN in timing.seconds:
+        speed = timing.over(PLAIN, _at(1))
+        lines.append(
+            f"pictures/s with the hook at interval 1, over the plain loop's: {spread(speed)}"
+            + (f" ≥ 1: {_judge(float(np.median(speed)) >= 1)}" if device == "cuda" else "")
+        )
+    return lines
+
+
+def _at(interval: int) -> str:
+    return f"interval {interval}"
+
+
+def _judge(holds: bool) -> str:
+    return "holds" if holds else "FAILS"

@@ -1,0 +1,161 @@
+"""Several trainings that take turns: each a process of its own, one of them at work at a time.
+
+What a step takes depends on what else the machine does, and that changes from minute to minute.
+Steps that follow each other see the same machine.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.speed.input import build
+from benchmarks.speed.train.phases import FirstHook, LastHook, Phases
+
+Seconds = dict[str, float]
+"""Of each phase, and of the whole."""
+PATIENCE = 30.0
+"""Seconds that a lane that was told to end has for it."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One training.
+
+    Attributes:
+        name: What it is called in the table.
+        config: The config that MMEngine's Runner trains; None for the plain loop.
+        options: What is set in the config, by dotted path.
+        data_root: Where the plain loop's pictures are.
+        batch: Pictures per step, of the plain loop.
+        workers: Its loader's processes.
+        warm_up: Turns before the timed ones.
+    """
+
+    name: str
+    config: Path | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    data_root: Path | None = None
+    batch: int = 0
+    workers: int = 0
+    warm_up: int = 2
+
+
+class _End(BaseException):
+    """The conductor has no turns left. (No Exception: those are a training's own.)"""
+
+
+def take_turns(
+    lanes: Sequence[Lane], device: torch.device, threads: int, rounds: int, steps: int
+) -> dict[str, list[Seconds]]:
+    """Train all lanes, so many steps each in turn; whoever goes first goes last next time.
+
+    Args:
+        lanes: The trainings.
+        device: Where they train.
+        threads: CPU threads of each.
+        rounds: Timed turns of each.
+        steps: Steps per turn.
+
+    Returns:
+        By lane, the seconds of each timed turn.
+
+    Raises:
+        RuntimeError: A lane ended by itself.
+    """
+    context = multiprocessing.get_context("spawn")
+    seconds: dict[str, list[Seconds]] = {lane.name: [] for lane in lanes}
+    with ExitStack() as stack:
+        ends: dict[str, Connection] = {}
+        for lane in lanes:
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=work, args=(theirs, lane, device.type, threads, steps), daemon=False
+            )
+            process.start()
+            theirs.close()
+            ends[lane.name] = ours
+            stack.callback(_end, process, ours)
+        for name, end in ends.items():
+            _hear(end, name)  # built, and waiting
+        for lane in lanes:
+            for _ in range(lane.warm_up):
+                _turn(ends[lane.name], lane.name)
+        order = list(ends)
+        for _ in range(rounds):
+            for name in order:
+                heard = _turn(ends[name], name)
+                seconds[name].append({key: value / steps for key, value in heard.items()})
+            order = order[1:] + order[:1]
+    return seconds
+
+
+def _turn(end: Connection, name: str) -> Seconds:
+    end.send(True)
+    return _hear(end, name)
+
+
+def _hear(end: Connection, name: str) -> Seconds:
+    try:
+        heard: Seconds = end.recv()
+    except EOFError:
+        raise RuntimeError(f"the training '{name}' ended by itself; see above") from None
+    return heard
+
+
+def _end(process: Any, end: Connection) -> None:
+    with suppress(OSError):  # it may be gone
+        end.send(False)
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.terminate()
+        process.join()
+    end.close()
+
+
+def work(end: Connection, lane: Lane, device: str, threads: int, steps: int) -> None:
+    """Train one lane until there are no turns left: what its process does."""
+    torch.set_num_threads(threads)
+    phases = Phases(torch.device(device))
+
+    def hand_over(seconds: Seconds) -> None:
+        end.send(seconds)
+        if not end.recv():
+            raise _End
+
+    with (
+        tempfile.TemporaryDirectory(prefix="smd-hooks-train-") as work_dir,
+        redirect_stdout(sys.stderr),
+        suppress(_End, EOFError),
+    ):
+        training(lane, device, work_dir, phases, hand_over, steps)()
+
+
+def training(
+    lane: Lane,
+    device: str,
+    work_dir: str,
+    phases: Phases,
+    hand_over: Callable[[Seconds], None],
+    steps: int,
+) -> Callable[[], Any]:
+    """Build a lane's training; return what runs it."""
+    if lane.config is None:
+        assert lane.data_root is not None
+        from benchmarks.speed.train.plain_loop import plain_loop  # torchvision takes a second
+
+        loop = (lane.data_root, lane.batch, lane.workers, torch.device(device))
+        return lambda: plain_loop(*loop, phases, hand_over, steps)
+    runner = build(lane.config, dict(lane.options), work_dir)
+    runner.register_hook(FirstHook(phases))
+    runner.register_hook(LastHook(phases, hand_over, steps))
+    return runner.train

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.__main__ import main
+from benchmarks.speed.train import command
+from benchmarks.speed.train.command import AGAIN, PLAIN, WITHOUT, Timing, verdicts
+from benchmarks.speed.train.lanes import Lane, take_turns
+from benchmarks.speed.train.phases import MEASURING, PHASES, REST, STEP, WHOLE, Phases
+from benchmarks.speed.train.pictures import OBJECTS, write_photos, write_scenes
+
+CPU = torch.device("cpu")
+
+
+def test_phases_are_told_apart_and_the_rest_is_what_is_left() -> None:
+    phases = Phases(CPU)
+    step = phases.around(STEP, lambda: (phases.around(MEASURING, time.sleep)(0.02), 7)[1])
+    phases.mark(WHOLE)
+    time.sleep(0.03)
+    assert step() == 7
+    phases.mark(WHOLE)
+    read = phases.read()
+    assert read[MEASURING] == pytest.approx(0.02, abs=0.01)
+    assert read[STEP] < 0.01  # but for the measuring
+    assert read[REST] == pytest.approx(0.03, abs=0.01)
+    assert sum(read[phase] for phase in PHASES) == pytest.approx(read[WHOLE])
+    assert not any(phases.read().values())  # begun anew
+
+
+def test_what_raises_ends_its_phase_too() -> None:
+    phases = Phases(CPU)
+    with pytest.raises(ZeroDivisionError):
+        phases.around(STEP, lambda: 1 / 0)()
+    phases.read()
+
+
+def test_pictures_are_of_the_usual_sizes(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", 3)
+    photos = sorted((tmp_path / "photos" / "train").glob("*/*.jpeg"))
+    assert len(photos) == 3
+    assert {Image.open(photo).size for photo in photos} == {(500, 375)}
+    assert all(40_000 < photo.stat().st_size < 200_000 for photo in photos)
+    write_scenes(tmp_path / "scenes", 2, ["cat", "dog"])
+    found = json.loads((tmp_path / "scenes/annotations/instances_train2017.json").read_text())
+    assert [category["name"] for category in found["categories"]] == ["cat", "dog"]
+    assert len(found["annotations"]) == 2 * OBJECTS
+    for one in found["annotations"]:
+        x, y, w, h = one["bbox"]
+        assert 0 <= x <= x + w <= 640
+        assert 0 <= y <= y + h <= 480
+
+
+def timing(model: str = "resnet50", **factors: float) -> Timing:
+    """Turns of a second each, but for the lanes that take so many times as long."""
+    every = {WITHOUT: 1.0, AGAIN: 1.0, "interval 1": 1.0, "interval 50": 1.0, PLAIN: 1.0}
+    every |= {name.replace("_", " "): factor for name, factor in factors.items()}
+    if model != "resnet50":
+        del every[PLAIN]
+
+    def turn(seconds: float) -> dict[str, float]:
+        return dict.fromkeys(PHASES, 0.0) | {WHOLE: seconds, MEASURING: 0.01}
+
+    noise = (0.99, 1.0, 1.01)
+    seconds = {
+        name: [turn(factor * (n if name == AGAIN else 1.0)) for n in noise]
+        for name, factor in every.items()
+    }
+    return Timing(model, 16, seconds)
+
+
+def test_limits_are_held() -> None:
+    cheap = verdicts(timing(interval_1=1.01), "cpu")
+    assert cheap[0] == "interval 1: 1.0100 times as long, ≤ 1.02: holds"
+    assert cheap[2].endswith("within the noise")
+    dear = verdicts(timing(interval_1=1.03, interval_50=1.02), "cpu")
+    assert dear[0].endswith("FAILS")
+    assert dear[2].endswith("OUT of the noise")
+    assert "over the plain loop's: 0.971" in dear[3]
+    assert len(verdicts(timing("mask-rcnn"), "cpu")) == 3
+
+
+def test_a_training_that_ends_by_itself_is_told(tmp_path: Path) -> None:
+    lane = Lane("nowhere", None, {}, tmp_path / "no such folder", batch=2)
+    with pytest.raises(RuntimeError, match="'nowhere' ended by itself"):
+        take_turns([lane], CPU, 1, rounds=1, steps=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet50", "mask-rcnn"])
+def test_real_trainings_take_turns(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(command.BATCH["cpu"], "resnet50", 2)
+    monkeypatch.setattr(command, "PICTURES", {"resnet50": 8, "mask-rcnn": 4})
+    options_of = command.options_of
+
+    def small(*which: Any) -> dict[str, Any]:
+        options = options_of(*which)
+        if model == "mask-rcnn":
+            options["train_dataloader.dataset.pipeline.2.scale"] = (200, 120)
+        return options
+
+    monkeypatch.setattr(command, "options_of", small)
+    file = tmp_path / "train.json"
+    options: list[Any] = ["--model", model, "--device", "cpu", "--rounds", 1, "--json", file]
+    assert main(["speed", "train", *map(str, options)]) == 0
+    told = capsys.readouterr().out
+    (found,) = json.loads(file.read_text())["timings"]
+    names = [WITHOUT, AGAIN, "interval 1", "interval 50", *[PLAIN] * (model == "resnet50")]
+    assert [*found["seconds"]] == names
+    for name, (turn,) in found["seconds"].items():
+        assert turn[WHOLE] == pytest.approx(sum(turn[phase] for phase in PHASES))
+        assert turn["forward"] > 0.01
+        assert turn["backward"] > 0.01
+        assert turn["optimizer"] > 0.001
+        assert turn["input"] > 0.001
+        # ten turns were not timed: the probe measured at the first of them
+        assert (turn[MEASURING] > 0.005) == (name == "interval 1")
+        assert f"| {name} |" in told
