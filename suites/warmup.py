@@ -63,10 +63,11 @@ _ranges = {  # of learning rates, over the configs' own: around each one's best
 
 def _gpt(**width):
     lrs, decays = {"lion": 6e-5}, {"lion": 1.0}
-    return {
-        name: _begun_alike(lrs.get(name, 6e-4) * times, decays.get(name, 0.1), 10, **width)
+    begun_alike = {
+        name: _begun_alike(lrs.get(name, 6e-4) * times, decays.get(name, 0.1), 12.5, **width)
         for name, times in _ranges.items()
     }
+    return {"": {"custom_hooks.0.interval": 2}} | begun_alike
 
 
 def _images(sgd_lr, lr, factor, regularized):
@@ -102,7 +103,7 @@ experiments = [
         ],
         replica=dict(
             seeds=[0, 1, 2, 3],
-            fastest=10,
+            fastest=12.5,
             validations=1,
             grid=dict(warmup=[0.0, 0.1], lr=[0.5, 1, 2, 4]),
             options=_gpt(),

@@ -21,7 +21,6 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import torch
-import torchvision
 from torch import Tensor
 
 from benchmarks.errors import UsageError
@@ -61,14 +60,17 @@ def install() -> None:
 def stand_in() -> ModuleType:
     """Build a module that answers for ``mmcv._ext`` with torchvision's operators."""
     module = module_from_spec(ModuleSpec(EXTENSION, loader=None, origin="torchvision"))
-    vars(module).update(_OPERATORS, __getattr__=_missing)
+    vars(module).update(__getattr__=_operator)
     return module
 
 
-def _missing(name: str) -> Callable[..., NoReturn]:
-    """Answer for any other operator with a function that says what is needed."""
+def _operator(name: str) -> Callable[..., Any]:
+    """Return an operator; one that torchvision lacks says so when it is called."""
     if name.startswith("__"):
         raise AttributeError(name)
+    importlib.import_module("torchvision")  # here: its second is not for who needs no operator
+    if name in _OPERATORS:
+        return _OPERATORS[name]
 
     def needs_compiled_mmcv(*args: Any, **kwargs: Any) -> NoReturn:
         raise _unsupported(name)
@@ -93,7 +95,7 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
     """Return the indices of the boxes kept, best score first. ``boxes``: (N, 4), xyxy."""
     if offset != 0:
         raise _unsupported(f"nms with offset={offset}")
-    return torchvision.ops.nms(_full_precision(boxes), _full_precision(scores), iou_threshold)
+    return torch.ops.torchvision.nms(_full_precision(boxes), _full_precision(scores), iou_threshold)
 
 
 def _roi_align_forward(
@@ -167,9 +169,11 @@ def _sigmoid_focal_loss(
     ``target`` holds one class index a sample, C for background; ``weight`` is empty or
     holds one factor per class, applied by the sample's class.
     """
+    from torchvision.ops import sigmoid_focal_loss
+
     classes = torch.arange(logits.size(1), device=logits.device)
     one_hot = (target[:, None] == classes).to(logits.dtype)
-    loss = torchvision.ops.sigmoid_focal_loss(logits, one_hot, alpha, gamma)
+    loss = sigmoid_focal_loss(logits, one_hot, alpha, gamma)
     return loss * weight[target, None] if weight.numel() else loss
 
 

@@ -17,7 +17,6 @@ from functools import cache
 from typing import Any
 
 import torch
-import torchvision.models
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
@@ -212,6 +211,8 @@ def share_of_training(device: torch.device, batch: int, steps: int, side: int = 
     Returns:
         Per step, the probe's time over the rest of the step's.
     """
+    import torchvision.models
+
     network = torchvision.models.resnet50().to(device, memory_format=torch.channels_last)
     images = torch.randn(batch, 3, side, side, device=device)
     images = images.to(memory_format=torch.channels_last)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torchvision.models
 from torch import nn
 
 Shapes = dict[str, tuple[int, ...]]
@@ -13,6 +12,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 def resnet50_shapes() -> Shapes:
     """torchvision's ResNet-50."""
+    import torchvision.models
+
     with torch.device("meta"):
         network = torchvision.models.resnet50()
     return {name: tuple(p.shape) for name, p in network.named_parameters()}
@@ -20,6 +21,8 @@ def resnet50_shapes() -> Shapes:
 
 def mask_rcnn_shapes() -> Shapes:
     """torchvision's Mask R-CNN R50-FPN, nothing of it frozen."""
+    import torchvision.models
+
     with torch.device("meta"):
         network = torchvision.models.detection.maskrcnn_resnet50_fpn(
             weights=None, weights_backbone=None

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision.models
 from torch import nn
 
 from benchmarks.__main__ import main
@@ -206,7 +207,7 @@ def test_share_of_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
     def small(**_: Any) -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 1000))
 
-    monkeypatch.setattr(measure.torchvision.models, "resnet50", small)
+    monkeypatch.setattr(torchvision.models, "resnet50", small)
     shares = share_of_training(CPU, batch=2, steps=3, side=8)
     assert len(shares) == 3
     assert all(share > 0 for share in shares)
