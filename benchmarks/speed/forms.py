@@ -15,8 +15,9 @@ from torch import Tensor
 from benchmarks.speed.parameter_sets import SETS, random_parameters
 from benchmarks.speed.stopwatch import Stopwatch
 from benchmarks.speed.timing import WARM_UP, spread
-from smd_hooks.measure import fused
-from smd_hooks.measure.fused import Vectors, one_by_one
+from smd_hooks.measure import c_sums, fused
+from smd_hooks.measure.c_sums import Vectors
+from smd_hooks.measure.fused import one_by_one
 from smd_hooks.measure.geometry import step_sums
 from smd_hooks.measure.parameters import is_measurable
 
@@ -47,7 +48,7 @@ class FormTimes:
 
 def forms(device: torch.device) -> dict[str, Form]:
     """Return all that work on a device, the library's own first."""
-    own = fused.load() if device.type == "cpu" else fused.load_triton(torch.float32, device)
+    own = c_sums.load() if device.type == "cpu" else fused.load_triton(torch.float32, device)
     compiled = torch.compile(step_sums, dynamic=True)
     found: dict[str, Form] = {} if own is None else {_own_name(device): own}
     return found | {

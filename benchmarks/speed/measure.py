@@ -271,7 +271,7 @@ def report(
         "",
         "- probe: `StepProbe` at interval 1",
         "- peer: per parameter clone, cosine, acos, two norms and `.item()`",
-        "- copy: the measured weights into buffers that are there already",
+        "- copy: the measured weights into buffers that are there already, past the caches",
         f"- floor: {MOVED} bytes a weight; a copy moves {COPIED}",
         "- cockpit: its UpdateSize, the norm of each tensor's update alone"
         + ("" if "cockpit" in methods() else ": not installed, not measured"),

@@ -186,7 +186,7 @@ def report(
         "- fast: `step()`; reference: `reference_step()`, the readable form that the fast one is",
         f"  held equal to, in the first {REFERENCE_ROUNDS} rounds only",
         "- in RotationalUpdate: what `RotationalUpdateHook` makes of that optimizer's step",
-        "- copy: all weights into buffers that are there already",
+        "- copy: all weights into buffers that are there already, past the caches",
         *(f"- {peer}: not installed, not measured" for peer in not_installed()),
         f"- weight decay {WEIGHT_DECAY:g} on matrices; random gradients, the same in every step",
     ]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .fused import Vectors, copy_all, fused_step_sums
+from .c_sums import Vectors, copy_all
+from .fused import fused_step_sums
 from .geometry import as_vectors
 from .measured_units import MeasuredUnits, NamedParameters
 from .momentum import Momentum, momentum_of

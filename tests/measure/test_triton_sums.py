@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from smd_hooks.measure import fused
+from smd_hooks.measure.c_sums import Vectors
 from smd_hooks.measure.device_tiles import SHAPES, DeviceTables
-from smd_hooks.measure.fused import Vectors, one_by_one
+from smd_hooks.measure.fused import one_by_one
 
 from .triton_compiled import ptx
 

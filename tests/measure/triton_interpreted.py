@@ -12,7 +12,8 @@ import torch
 from triton.runtime import interpreter
 
 from smd_hooks.measure import device_tiles
-from smd_hooks.measure.fused import Vectors, one_by_one
+from smd_hooks.measure.c_sums import Vectors
+from smd_hooks.measure.fused import one_by_one
 from smd_hooks.measure.triton_sums import TritonSums
 
 SHAPES = [(1300,), (3, 27), (2, 150), (70, 1), (0,), (3, 0), (2, 512), (1,), (2, 1100)]

@@ -192,7 +192,8 @@ def verdicts(timing: Timing, device: str) -> list[str]:
         + _judge(float(np.median(cost)) <= limit),
         f"interval 1, measuring and writing: {spread(share, 100)} % of the step",
         f"interval 50: {seldom:.4f} times as long, two trainings without {low:.4f}–{high:.4f}: "
-        + ("within the noise" if seldom <= high else "OUT of the noise"),
+        + ("within the noise" if seldom <= high else "OUT of the noise")
+        + f" ({_measured(50, len(noise), device)} of its timed steps was measured)",
     ]
     if PLAIN in timing.seconds:
         speed = timing.over(PLAIN, _at(1))
@@ -201,6 +202,12 @@ def verdicts(timing: Timing, device: str) -> list[str]:
             + (f" ≥ 1: {_judge(float(np.median(speed)) >= 1)}" if device == "cuda" else "")
         )
     return lines
+
+
+def _measured(interval: int, rounds: int, device: str) -> int:
+    """How many of the timed steps are measured at an interval."""
+    steps = STEPS[device]
+    return sum(step % interval == 0 for step in range(WARM_UP * steps, (WARM_UP + rounds) * steps))
 
 
 def _at(interval: int) -> str:

@@ -34,7 +34,7 @@ from benchmarks.speed.stopwatch import (
     peak_memory,
 )
 from benchmarks.speed.timing import spread, verdict
-from smd_hooks.measure import fused
+from smd_hooks.measure import c_sums, fused
 
 CPU = torch.device("cpu")
 TINY = {"a.weight": (64, 32, 3, 3), "a.bias": (64,), "b.weight": (10, 64)}
@@ -181,7 +181,7 @@ def test_unusable_options_are_one_line(
 
 def test_a_probe_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert how_sums_are_done(CPU) == "in C"
-    monkeypatch.setattr(fused, "load", lambda: None)
+    monkeypatch.setattr(c_sums, "load", lambda: None)
     assert how_sums_are_done(CPU).startswith("in torch")
     monkeypatch.setattr(fused, "load_triton", lambda dtype, device: None)
     assert how_sums_are_done(torch.device("cuda")) == "one weight after the other, in torch"
@@ -190,13 +190,13 @@ def test_a_probe_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_compiling_is_over_before_the_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = fused.load.__wrapped__, []
+    original, calls = c_sums.load.__wrapped__, []
 
     def slow() -> Any:
         calls.append(time.sleep(0.5))
         return original()
 
-    monkeypatch.setattr(fused, "load", functools.cache(slow))
+    monkeypatch.setattr(c_sums, "load", functools.cache(slow))
     monkeypatch.setitem(SETS, "tiny", lambda: TINY)
     cost = measure.cost_of_a_step("tiny", "SGD", CPU, rounds=3)
     assert len(calls) == 1
