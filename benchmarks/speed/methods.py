@@ -72,7 +72,8 @@ class CockpitLogger:
     """
 
     def __init__(self, optimizer: Optimizer, named: Named) -> None:
-        self._quantity = import_module("cockpit.quantities").UpdateSize(lambda step: True)
+        # every step; before the first there is none that an update could have begun at
+        self._quantity = import_module("cockpit.quantities").UpdateSize(lambda step: step >= 0)
         self._weights, self._step = matrices(named), 0
         self._handle = optimizer.register_step_post_hook(self._after)
 

@@ -224,7 +224,8 @@ def test_the_floor_is_what_moving_the_bytes_takes() -> None:
 def test_cockpit_is_timed_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     class UpdateSize:
         def __init__(self, schedule: Callable[[int], bool]) -> None:
-            assert schedule(3)
+            assert schedule(0)
+            assert not schedule(-1)
             self.steps: list[int] = []
 
         def track(self, step: int, params: list[torch.Tensor], loss: None) -> None:
