@@ -9,9 +9,11 @@ loop. All take turns, step by step.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,8 @@ def time_model(model: str, device: torch.device, rounds: int) -> Timing:
             write_photos(data_root, PICTURES[model])
         else:
             mmcv_ops.install()
-            from mmdet.datasets import CocoDataset
+            with redirect_stdout(sys.stderr):  # mmdet has something to say
+                from mmdet.datasets import CocoDataset
 
             write_scenes(data_root, PICTURES[model], CocoDataset.METAINFO["classes"])
         lanes = lanes_of(model, device.type, data_root)

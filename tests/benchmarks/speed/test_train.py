@@ -114,6 +114,7 @@ def test_real_trainings_take_turns(
     options: list[Any] = ["--model", model, "--device", "cpu", "--rounds", 1, "--json", file]
     assert main(["speed", "train", *map(str, options)]) == 0
     told = capsys.readouterr().out
+    assert told.startswith("# Where the time")
     (found,) = json.loads(file.read_text())["timings"]
     names = [WITHOUT, AGAIN, "interval 1", "interval 50", *[PLAIN] * (model == "resnet50")]
     assert [*found["seconds"]] == names
