@@ -111,7 +111,7 @@ def time_model(model: str, device: torch.device, rounds: int) -> Timing:
             write_scenes(data_root, PICTURES[model], CocoDataset.METAINFO["classes"])
         lanes = lanes_of(model, device.type, data_root)
         steps = STEPS[device.type]
-        seconds = take_turns(lanes, device, torch.get_num_threads(), rounds, steps)
+        seconds = take_turns(lanes, device, torch.get_num_threads(), rounds, WARM_UP, steps)
     return Timing(model, BATCH[device.type][model], seconds)
 
 
@@ -122,8 +122,7 @@ def lanes_of(model: str, device: str, data_root: Path) -> list[Lane]:
     lanes = [Lane(name, config, options | {"custom_hooks": []}) for name in (WITHOUT, AGAIN)]
     for interval in INTERVALS[device]:
         hook = [dict(type="SMDHook", interval=interval)]
-        own = options | {"custom_hooks": hook}
-        lanes.append(Lane(_at(interval), config, own, warm_up=WARM_UP))
+        lanes.append(Lane(_at(interval), config, options | {"custom_hooks": hook}))
     if model == "resnet50":
         lanes.append(
             Lane(PLAIN, None, {}, data_root, BATCH[device][model], workers=WORKERS[device])

@@ -38,7 +38,6 @@ class Lane:
         data_root: Where the plain loop's pictures are.
         batch: Pictures per step, of the plain loop.
         workers: Its loader's processes.
-        warm_up: Turns before the timed ones.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Lane:
     data_root: Path | None = None
     batch: int = 0
     workers: int = 0
-    warm_up: int = 2
 
 
 class _End(BaseException):
@@ -55,7 +53,7 @@ class _End(BaseException):
 
 
 def take_turns(
-    lanes: Sequence[Lane], device: torch.device, threads: int, rounds: int, steps: int
+    lanes: Sequence[Lane], device: torch.device, threads: int, rounds: int, warm_up: int, steps: int
 ) -> dict[str, list[Seconds]]:
     """Train all lanes, so many steps each in turn; whoever goes first goes last next time.
 
@@ -64,6 +62,8 @@ def take_turns(
         device: Where they train.
         threads: CPU threads of each.
         rounds: Timed turns of each.
+        warm_up: Turns before those, as many for all: a process has its memory together only after
+            some.
         steps: Steps per turn.
 
     Returns:
@@ -87,21 +87,15 @@ def take_turns(
             stack.callback(_end, process, ours)
         for name, end in ends.items():
             _hear(end, name)  # built, and waiting
-        for lane in lanes:
-            for _ in range(lane.warm_up):
-                _turn(ends[lane.name], lane.name)
         order = list(ends)
-        for _ in range(rounds):
+        for turn in range(warm_up + rounds):
             for name in order:
-                heard = _turn(ends[name], name)
-                seconds[name].append({key: value / steps for key, value in heard.items()})
+                ends[name].send(True)
+                heard = _hear(ends[name], name)
+                if turn >= warm_up:
+                    seconds[name].append({key: value / steps for key, value in heard.items()})
             order = order[1:] + order[:1]
     return seconds
-
-
-def _turn(end: Connection, name: str) -> Seconds:
-    end.send(True)
-    return _hear(end, name)
 
 
 def _hear(end: Connection, name: str) -> Seconds:

@@ -91,7 +91,7 @@ def test_limits_are_held() -> None:
 def test_a_training_that_ends_by_itself_is_told(tmp_path: Path) -> None:
     lane = Lane("nowhere", None, {}, tmp_path / "no such folder", batch=2)
     with pytest.raises(RuntimeError, match="'nowhere' ended by itself"):
-        take_turns([lane], CPU, 1, rounds=1, steps=1)
+        take_turns([lane], CPU, 1, rounds=1, warm_up=0, steps=1)
 
 
 @pytest.mark.slow
