@@ -119,7 +119,12 @@ def _peers() -> list[Contender]:
 
     def peer(name: str, form: str, optimizer: Any, **settings: Any) -> Contender:
         moved = MOVED["two moments" if "Adam" in name else "one moment"]
-        return Contender(name, form, lambda groups: optimizer(groups, lr=LR, **settings), moved)
+
+        def build(groups: Groups) -> Optimizer:
+            built: Optimizer = optimizer(groups, lr=LR, **settings)
+            return _with_gradients(built) if name.startswith("heavyball") else built
+
+        return Contender(name, form, build, moved)
 
     others = [
         peer(f"{module} {name}", form, optimizer, **settings)
@@ -138,6 +143,22 @@ def _peers() -> list[Contender]:
         peer("timm AdamP", "loop", adamp),
         *others,
     ]
+
+
+def _with_gradients(optimizer: Optimizer) -> Optimizer:
+    """Give weights back the gradients that heavyball takes from them at a step."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    step = optimizer.step
+
+    def keeping(closure: Any = None) -> Any:
+        gradients = [weight.grad for weight in weights]
+        result = step(closure)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
+        return result
+
+    optimizer.step = keeping  # type: ignore[method-assign]
+    return optimizer
 
 
 def _installed(module: str, name: str) -> Any:

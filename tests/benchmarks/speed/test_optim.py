@@ -213,11 +213,15 @@ def test_groups_decay_matrices_and_hold_everything(
 def test_every_contender_steps_and_none_runs_away(row: Contender) -> None:
     weights = [p for _, p in random_parameters(TINY, CPU)]
     before = [weight.detach().clone() for weight in weights]
+    gradients = [weight.grad.clone() for weight in weights if weight.grad is not None]
     optimizer = row.build([{"params": weights, "weight_decay": 0.1}])
     for _ in range(100):
         getattr(optimizer, row.method)()
     moved = any(not torch.equal(w, old) for w, old in zip(weights, before, strict=True))
     assert moved is (row.form != "floor")
+    for weight, gradient in zip(weights, gradients, strict=True):
+        assert weight.grad is not None
+        assert torch.equal(weight.grad, gradient)  # the others' as well
     for weight, old in zip(weights, before, strict=True):
         assert float(weight.detach().norm()) == pytest.approx(float(old.norm()), rel=0.01)
 
