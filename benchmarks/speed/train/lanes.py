@@ -7,10 +7,11 @@ Steps that follow each other see the same machine.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,12 +20,15 @@ from typing import Any
 import torch
 
 from benchmarks.speed.input import build
-from benchmarks.speed.train.phases import FirstHook, LastHook, Phases
+from benchmarks.speed.train.phases import FirstHook, LastHook, Phases, Probes
 
 Seconds = dict[str, float]
 """Of each phase, and of the whole."""
 PATIENCE = 30.0
 """Seconds that a lane that was told to end has for it."""
+MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
+"""Environment of all lanes: freed memory is kept. By glibc's own choice, which depends on what a
+process has freed so far, equal trainings fault activations' pages in at every step or never."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Lane:
         data_root: Where the plain loop's pictures are.
         batch: Pictures per step, of the plain loop.
         workers: Its loader's processes.
+        probes: How many hang on the optimizer beside the config's hooks.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Lane:
     data_root: Path | None = None
     batch: int = 0
     workers: int = 0
+    probes: int = 0
 
 
 class _End(BaseException):
@@ -74,7 +80,7 @@ def take_turns(
     """
     context = multiprocessing.get_context("spawn")
     seconds: dict[str, list[Seconds]] = {lane.name: [] for lane in lanes}
-    with ExitStack() as stack:
+    with ExitStack() as stack, environment(MEMORY):
         ends: dict[str, Connection] = {}
         for lane in lanes:
             ours, theirs = context.Pipe()
@@ -96,6 +102,18 @@ def take_turns(
                     seconds[name].append({key: value / steps for key, value in heard.items()})
             order = order[1:] + order[:1]
     return seconds
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set what processes find in their environment that are started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _hear(end: Connection, name: str) -> Seconds:
@@ -151,5 +169,6 @@ def training(
         return lambda: plain_loop(*loop, phases, hand_over, steps)
     runner = build(lane.config, dict(lane.options), work_dir)
     runner.register_hook(FirstHook(phases))
+    runner.register_hook(Probes(lane.probes))
     runner.register_hook(LastHook(phases, hand_over, steps))
     return runner.train

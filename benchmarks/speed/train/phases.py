@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from benchmarks.speed.stopwatch import Stopwatch
+from smd_hooks import StepProbe
 from smd_hooks.hooks import SMDHook
 
 Result = TypeVar("Result")
@@ -90,6 +91,30 @@ class FirstHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """The batch is there."""
         self._phases.mark(INPUT)
+
+
+class Probes(Hook):
+    """Measures each step several times over; keeps nothing.
+
+    Args:
+        count: How many times.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def before_train(self, runner: Runner) -> None:
+        """Attach them."""
+        named = list(runner.model.named_parameters())
+        optimizer = runner.optim_wrapper.optimizer
+        self._probes = [StepProbe(optimizer, named) for _ in range(self._count)]
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Forget what was measured."""
+        for probe in self._probes:
+            probe.drain()
 
 
 class LastHook(Hook):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from PIL import Image
 
 from benchmarks.__main__ import main
 from benchmarks.speed.train import command
-from benchmarks.speed.train.command import AGAIN, PLAIN, WITHOUT, Timing, verdicts
-from benchmarks.speed.train.lanes import Lane, take_turns
+from benchmarks.speed.train.command import AGAIN, CONTROL, PLAIN, WITHOUT, Timing, verdicts
+from benchmarks.speed.train.lanes import MEMORY, Lane, environment, take_turns
 from benchmarks.speed.train.phases import MEASURING, PHASES, REST, STEP, WHOLE, Phases
 from benchmarks.speed.train.pictures import OBJECTS, write_photos, write_scenes
 
@@ -59,10 +60,9 @@ def test_pictures_are_of_the_usual_sizes(tmp_path: Path) -> None:
 
 def timing(model: str = "resnet50", **factors: float) -> Timing:
     """Turns of a second each, but for the lanes that take so many times as long."""
-    every = {WITHOUT: 1.0, AGAIN: 1.0, "interval 1": 1.0, "interval 50": 1.0, PLAIN: 1.0}
-    every |= {name.replace("_", " "): factor for name, factor in factors.items()}
-    if model != "resnet50":
-        del every[PLAIN]
+    every = {WITHOUT: 1.0, AGAIN: 1.0, "interval 1": 1.0, "interval 50": 1.0, CONTROL: 1.08}
+    every |= {PLAIN: 1.0} if model == "resnet50" else {}
+    every |= {{"control": CONTROL}.get(k, k.replace("_", " ")): f for k, f in factors.items()}
 
     def turn(seconds: float) -> dict[str, float]:
         return dict.fromkeys(PHASES, 0.0) | {WHOLE: seconds, MEASURING: 0.01}
@@ -77,15 +77,43 @@ def timing(model: str = "resnet50", **factors: float) -> Timing:
 
 def test_limits_are_held() -> None:
     cheap = verdicts(timing(interval_1=1.01), "cpu")
-    assert cheap[0] == "interval 1: 1.0100 times as long, ≤ 1.02: holds"
-    assert cheap[2].endswith("within the noise (0 of its timed steps was measured)")
+    assert cheap[0] == "two equal trainings: 0.9920–1.0080 times as long"
+    assert cheap[1] == "interval 1: 1.0100 times as long, ≤ 1.02: holds"
+    assert cheap[2].startswith("interval 1, measuring and writing: 0.99 (")
+    # a 50th of interval 1's hundredth, which no turn was long enough to see
+    assert "interval 50: 1.0002 times as long, within the noise: holds (2.0e-04" in cheap[3]
+    assert cheap[4].endswith("1.0800 times as long: fails, as it must")
     dear = verdicts(timing(interval_1=1.03, interval_50=1.02), "cpu")
-    assert dear[0].endswith("FAILS")
-    assert "OUT of the noise" in dear[2]
-    long = Timing("mask-rcnn", 1, {k: v * 15 for k, v in timing("mask-rcnn").seconds.items()})
-    assert verdicts(long, "cpu")[2].endswith("(1 of its timed steps was measured)")
-    assert "over the plain loop's: 0.971" in dear[3]
-    assert len(verdicts(timing("mask-rcnn"), "cpu")) == 3
+    assert dear[1].endswith("FAILS")
+    assert "within the noise: FAILS" in dear[3]
+    assert "over the plain loop's: 0.971" in dear[5]
+    assert len(verdicts(timing("mask-rcnn"), "cpu")) == 5
+
+
+def test_what_is_faster_than_noise_allows_holds_nothing() -> None:
+    """A hook saves no time: trainings that seem so differ in something else."""
+    told = verdicts(timing(interval_1=0.82, interval_50=0.9), "cpu")
+    assert "≤ 1.02: NOT TOLD" in told[1]
+    assert "within the noise: NOT TOLD" in told[3]
+
+
+def test_turns_that_cannot_see_the_control_tell_nothing() -> None:
+    assert "DOES NOT FAIL" in verdicts(timing(control=1.019), "cpu")[4]
+
+
+def test_turns_of_fifty_steps_hold_a_measured_one() -> None:
+    told = verdicts(timing(interval_1=1.005, interval_50=1.001), "cuda")
+    assert told[3] == "interval 50: 1.0010 times as long, within the noise: holds"
+    assert told[5].endswith("≥ 1: FAILS")
+    assert verdicts(timing(plain_torchvision_loop=1.1), "cuda")[5].endswith("≥ 1: holds")
+
+
+def test_lanes_find_one_environment_and_leave_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
+    before = dict(os.environ)
+    with environment(MEMORY):
+        assert {name: os.environ[name] for name in MEMORY} == MEMORY
+    assert dict(os.environ) == before
 
 
 def test_a_training_that_ends_by_itself_is_told(tmp_path: Path) -> None:
@@ -116,7 +144,8 @@ def test_real_trainings_take_turns(
     told = capsys.readouterr().out
     assert told.startswith("# Where the time")
     (found,) = json.loads(file.read_text())["timings"]
-    names = [WITHOUT, AGAIN, "interval 1", "interval 50", *[PLAIN] * (model == "resnet50")]
+    names = [WITHOUT, AGAIN, "interval 1", "interval 50", CONTROL]
+    names += [PLAIN] * (model == "resnet50")
     assert [*found["seconds"]] == names
     for name, (turn,) in found["seconds"].items():
         assert turn[WHOLE] == pytest.approx(sum(turn[phase] for phase in PHASES))
@@ -125,5 +154,7 @@ def test_real_trainings_take_turns(
         assert turn["optimizer"] > 0.001
         assert turn["input"] > 0.001
         # ten turns were not timed: the probe measured at the first of them
-        assert (turn[MEASURING] > 0.005) == (name == "interval 1")
+        assert (turn[MEASURING] > 0.005) == (name in ("interval 1", CONTROL))
         assert f"| {name} |" in told
+    measuring = {name: turns[0][MEASURING] for name, turns in found["seconds"].items()}
+    assert measuring[CONTROL] > 3 * measuring["interval 1"]
