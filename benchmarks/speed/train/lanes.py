@@ -6,6 +6,7 @@ Steps that follow each other see the same machine.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import sys
@@ -26,9 +27,14 @@ Seconds = dict[str, float]
 """Of each phase, and of the whole."""
 PATIENCE = 30.0
 """Seconds that a lane that was told to end has for it."""
-MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
-"""Environment of all lanes: freed memory is kept. By glibc's own choice, which depends on what a
-process has freed so far, equal trainings fault activations' pages in at every step or never."""
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**62)}
+"""Environment of all lanes: freed memory is kept but for blocks of 32 MiB and more, the state that
+glibc tends to. How soon depends on what a process frees, and trainings alike but for the hook
+would differ in whether each step faults its activations in anew. Between turns all goes back."""
+
+
+class LaneEnded(RuntimeError):
+    """A training came to an end, or was ended, before its last turn."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def take_turns(
         By lane, the seconds of each timed turn.
 
     Raises:
-        RuntimeError: A lane ended by itself.
+        LaneEnded: See there.
     """
     context = multiprocessing.get_context("spawn")
     seconds: dict[str, list[Seconds]] = {lane.name: [] for lane in lanes}
@@ -96,7 +102,8 @@ def take_turns(
         order = list(ends)
         for turn in range(warm_up + rounds):
             for name in order:
-                ends[name].send(True)
+                with suppress(BrokenPipeError):  # then there is nothing to hear either
+                    ends[name].send(True)
                 heard = _hear(ends[name], name)
                 if turn >= warm_up:
                     seconds[name].append({key: value / steps for key, value in heard.items()})
@@ -119,8 +126,11 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _hear(end: Connection, name: str) -> Seconds:
     try:
         heard: Seconds = end.recv()
-    except EOFError:
-        raise RuntimeError(f"the training '{name}' ended by itself; see above") from None
+    except (EOFError, ConnectionResetError):
+        raise LaneEnded(
+            f"the training '{name}' ended by itself: it may have told why on stderr; what is "
+            "killed for lack of memory tells nothing"
+        ) from None
     return heard
 
 
@@ -140,6 +150,7 @@ def work(end: Connection, lane: Lane, device: str, threads: int, steps: int) -> 
     phases = Phases(torch.device(device))
 
     def hand_over(seconds: Seconds) -> None:
+        _give_memory_back()
         end.send(seconds)
         if not end.recv():
             raise _End
@@ -150,6 +161,13 @@ def work(end: Connection, lane: Lane, device: str, threads: int, steps: int) -> 
         suppress(_End, EOFError),
     ):
         training(lane, device, work_dir, phases, hand_over, steps)()
+
+
+def _give_memory_back() -> None:
+    """Leave to the lane whose turn it is what this one has freed, where glibc's malloc is."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def training(

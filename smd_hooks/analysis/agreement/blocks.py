@@ -18,6 +18,9 @@ from .windows import invariant_spans, stages
 WHOLE = -1
 """Number of the unit that is a whole tensor or a joint group; filters are numbered from 0."""
 SCHEDULE = ("lr", "weight_decay")
+MOST_SAMPLES = 1 << 20
+"""In a block, unless one layer alone has more: arrays of 8 MiB, small enough for their memory to
+be used again. Larger ones are taken from the system and given back, time after time."""
 TOLD = ("parameter", "scale_invariant", "changes", "rule")
 """What of a weight's entry a prediction goes by."""
 
@@ -44,6 +47,10 @@ class Span:
     own_step: np.ndarray
     stage: np.ndarray
     began_empty: bool
+
+
+Member = tuple[Span, np.ndarray]
+"""A span, and its rows among the samples of all spans."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +139,23 @@ def put_together(samples: pd.DataFrame, spans: list[Span]) -> list[Block]:
         spans: As :func:`find_spans` gave them.
     """
     table, ends = whole_columns(samples), np.cumsum([len(span.rows) for span in spans])
-    together: dict[Any, list[tuple[Span, np.ndarray]]] = {}
+    together: dict[Any, list[Member]] = {}
     for span, end in zip(spans, ends.tolist(), strict=True):
         rows = slice(end - len(span.rows), end)
         schedule = [table[name][rows].tobytes() for name in ("step", *SCHEDULE)]
         key = (span.rule.constants, span.began_empty, span.own_step.tobytes(), *schedule)
         together.setdefault(key, []).append((span, np.arange(rows.start, rows.stop)))
-    return [_block(table, members) for members in together.values()]
+    return [_block(table, part) for members in together.values() for part in _parts(members)]
 
 
-def _block(table: Mapping[str, np.ndarray], members: list[tuple[Span, np.ndarray]]) -> Block:
+def _parts(members: list[Member]) -> Iterator[list[Member]]:
+    """As many members at a time as :data:`MOST_SAMPLES` allows."""
+    at_once = max(1, MOST_SAMPLES // len(members[0][1]))
+    for begin in range(0, len(members), at_once):
+        yield members[begin : begin + at_once]
+
+
+def _block(table: Mapping[str, np.ndarray], members: list[Member]) -> Block:
     span, first = members[0]
     rows = np.stack([of for _, of in members])
     shared = {name: np.asarray(table[name][first], float) for name in SCHEDULE}

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smd_hooks.analysis import predict, score
+from smd_hooks.analysis.agreement import blocks
 from smd_hooks.analysis.agreement.windows import invariant_spans, window_mean, window_sums
 from smd_hooks.theory import AdamRule, LionRule, SGDRule, UpdateRule
 from tests.analysis.agreement import reference_agreement as reference
@@ -111,6 +112,31 @@ def recorded(draw: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_the_fast_scores_are_the_readable_ones(run: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     with np.errstate(all="ignore"):
         assert_same(*run)
+
+
+def test_layers_are_calculated_alike_in_smaller_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, steps = np.random.default_rng(0), np.arange(200)
+    rates, decay = np.where(steps < 120, 0.1, 0.01), np.full(200, 0.005)
+    frames = [pd.DataFrame(measured(rng, steps, rates, decay)).assign(weight=i) for i in range(5)]
+    samples, table = pd.concat(frames), pd.DataFrame([weight(name) for name in "abcde"])
+    shapes: list[tuple[int, ...]] = []
+
+    def predicted() -> pd.DataFrame:
+        shapes.clear()
+        return predict(samples, table)
+
+    block = blocks._block
+    monkeypatch.setattr(
+        blocks, "_block", lambda *parts: shapes.append((b := block(*parts)).rows.shape) or b
+    )
+    at_once = predicted()
+    assert shapes == [(5, 200)]
+    monkeypatch.setattr(blocks, "MOST_SAMPLES", 400)
+    pd.testing.assert_frame_equal(predicted(), at_once, rtol=1e-12)
+    assert shapes == [(2, 200), (2, 200), (1, 200)]
+    monkeypatch.setattr(blocks, "MOST_SAMPLES", 100)  # less than one layer has
+    pd.testing.assert_frame_equal(predicted(), at_once, rtol=1e-12)
+    assert shapes == [(1, 200)] * 5
 
 
 def test_control_a_window_that_is_one_sample_off_is_found() -> None:
