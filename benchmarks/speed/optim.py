@@ -34,7 +34,12 @@ from benchmarks.speed.optimizers import (
     two_groups,
 )
 from benchmarks.speed.parameter_sets import SETS, random_parameters
-from benchmarks.speed.stopwatch import Stopwatch, memory_kept, without_synchronisation
+from benchmarks.speed.stopwatch import (
+    Stopwatch,
+    memory_kept,
+    memory_peaks,
+    without_synchronisation,
+)
 from benchmarks.speed.timing import (
     WARM_UP,
     add_arguments,
@@ -67,6 +72,7 @@ class StepTimes:
         elements: Number of their elements.
         seconds: Per ``"optimizer, form"``, one figure per round that it took part in.
         kept: Likewise, memory kept between steps, in copies of the weights.
+        passing: Likewise, the most that a later step takes beside that and gives back.
     """
 
     model: str
@@ -75,6 +81,7 @@ class StepTimes:
     elements: int
     seconds: dict[str, list[float]]
     kept: dict[str, float]
+    passing: dict[str, float]
 
     def ratios(self, step: str, yardstick: str) -> list[float]:
         """A step's cost over a yardstick's, round by round from the first."""
@@ -128,8 +135,11 @@ def time_steps(
     begun = dict(zip(builds, memory_kept(begin, device), strict=True))
     steps = {row: getattr(begun[row.build][0], row.method) for row in rows}
     seconds = time_in_turns(steps, device, rounds)
-    kept = {row.step: begun[row.build][1] / (4 * elements) for row in rows}
-    return StepTimes(model, grouping, len(named), elements, seconds, kept)
+    weights = 4 * elements
+    kept = {row.step: begun[row.build][1] / weights for row in rows}
+    peaks = zip(steps, memory_peaks(list(steps.values()), device), strict=True)
+    passing = {row.step: peak / weights for row, peak in peaks}
+    return StepTimes(model, grouping, len(named), elements, seconds, kept, passing)
 
 
 def _first_step(build: Callable[[Groups], Optimizer], groups: Groups) -> Optimizer:
@@ -174,7 +184,8 @@ def report(
         "Milliseconds per step: median (10th to 90th percentile of the rounds). Ratios are taken",
         "round by round; where one has a limit, its median is held to it. The floor is the time",
         "that the bytes a step must move take at the copy's speed. Kept is the memory that an",
-        "optimizer holds between steps, in copies of the weights.",
+        "optimizer holds between steps, passing the most that a step takes beside it, both in",
+        "copies of the weights.",
         "",
         *summary(results, rows, device),
     ]
@@ -220,8 +231,8 @@ def _table(result: StepTimes, rows: Sequence[Contender], device: torch.device) -
     yield f"## {result.model}: {size}, {result.grouping}"
     yield ""
     over = " | ".join(f"/ {yardstick}" for yardstick in YARDSTICKS)
-    yield f"| optimizer | form | ms per step | / floor | {over} | kept |"
-    yield f"|{' --- |' * (5 + len(YARDSTICKS))}"
+    yield f"| optimizer | form | ms per step | / floor | {over} | kept | passing |"
+    yield f"|{' --- |' * (6 + len(YARDSTICKS))}"
     for row in rows:
         limits = row.limits.get(device.type, {})
         ratios = " | ".join(
@@ -230,8 +241,8 @@ def _table(result: StepTimes, rows: Sequence[Contender], device: torch.device) -
         )
         cost = spread(result.seconds[row.step], 1e3)
         floor = spread(result.over_the_floor(row))
-        kept = result.kept[row.step]
-        yield f"| {row.name} | {row.form} | {cost} | {floor} | {ratios} | {kept:.2f} |"
+        memory = f"{result.kept[row.step]:.2f} | {result.passing[row.step]:.2f}"
+        yield f"| {row.name} | {row.form} | {cost} | {floor} | {ratios} | {memory} |"
 
 
 def _judged(ratios: Sequence[float], limit: float | None) -> str:

@@ -148,6 +148,29 @@ def memory_kept(
     return list(zip(results, kept, strict=True))
 
 
+def memory_peaks(works: Sequence[Callable[[], Any]], device: torch.device) -> list[int]:
+    """Do one work after the other; return the most bytes that each held beside what was there."""
+    if device.type == "cuda":
+        return [_peak_of_work_on_cuda(work) for work in works]
+    label = "work"
+    with profile(profile_memory=True) as profiler:
+        for work in works:
+            with record_function(label):
+                work()
+    spans, changes = _spans_and_changes(profiler, label)
+    return [
+        max(accumulate((change for at, change in changes if begin <= at <= end), initial=0))
+        for begin, end in spans
+    ]
+
+
+def _peak_of_work_on_cuda(work: Callable[[], Any]) -> int:
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    work()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def _kept_on_cuda(work: Callable[[], Result]) -> tuple[Result, int]:
     before = torch.cuda.memory_allocated()
     return work(), torch.cuda.memory_allocated() - before

@@ -54,11 +54,13 @@ class Timing:
         model: Its name.
         batch: Pictures per step.
         seconds: By lane, each turn's seconds per step, by phase.
+        memory: By lane, the most bytes that it held: on a CPU of its process, on a GPU of tensors.
     """
 
     model: str
     batch: int
     seconds: dict[str, list[Seconds]]
+    memory: dict[str, int]
 
     def over(self, lane: str, other: str) -> list[float]:
         """How many times as long a lane's step takes as another's, turn by turn."""
@@ -117,8 +119,8 @@ def time_model(model: str, device: torch.device, rounds: int) -> Timing:
             write_scenes(data_root, PICTURES[model], CocoDataset.METAINFO["classes"])
         lanes = lanes_of(model, device.type, data_root)
         steps = STEPS[device.type]
-        seconds = take_turns(lanes, device, torch.get_num_threads(), rounds, WARM_UP, steps)
-    return Timing(model, BATCH[device.type][model], seconds)
+        turns = take_turns(lanes, device, torch.get_num_threads(), rounds, WARM_UP, steps)
+    return Timing(model, BATCH[device.type][model], *turns)
 
 
 def lanes_of(model: str, device: str, data_root: Path) -> list[Lane]:
@@ -167,15 +169,17 @@ def report(about: Sequence[str], timings: Sequence[Timing], device: str) -> list
     ]
     for timing in timings:
         lines += ["", f"## {timing.model}, batch {timing.batch}", ""]
-        lines += ["| training | pictures/s | whole step | ratio | " + " | ".join(PHASES) + " |"]
-        lines += ["|" + " --- |" * (4 + len(PHASES))]
+        lines += [
+            "| training | pictures/s | whole step | ratio | " + " | ".join(PHASES) + " | GiB |"
+        ]
+        lines += ["|" + " --- |" * (5 + len(PHASES))]
         for lane, turns in timing.seconds.items():
             whole = [turn[WHOLE] for turn in turns]
             ratio = "" if lane == WITHOUT else spread(timing.over(lane, WITHOUT))
             shares = (f"{np.median([turn[phase] for turn in turns]) * 1e3:.3g}" for phase in PHASES)
             lines.append(
                 f"| {lane} | {timing.batch / float(np.median(whole)):.3g} | {spread(whole, 1e3)} "
-                f"| {ratio} | {' | '.join(shares)} |"
+                f"| {ratio} | {' | '.join(shares)} | {timing.memory[lane] / 2**30:.2f} |"
             )
         lines += ["", *(f"- {line}" for line in verdicts(timing, device))]
     lines += [
@@ -184,6 +188,8 @@ def report(about: Sequence[str], timings: Sequence[Timing], device: str) -> list
         + ", ".join(f"{name}={value}" for name, value in MEMORY.items()),
         "- measuring: the probe before and after the optimizer's step; writing: what the hook",
         "  does after it, records included; rest: what is none of the phases, such as logs",
+        "- GiB: the most that was held, "
+        + ("by tensors" if device == "cuda" else "by the process, libraries included"),
         "- pictures: generated, of ImageNet's and COCO's usual sizes",
     ]
     if device != "cuda":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from benchmarks.speed.train.phases import FirstHook, LastHook, Phases, Probes
 
 Seconds = dict[str, float]
 """Of each phase, and of the whole."""
+Turn = tuple[Seconds, int]
+"""What a lane tells after one: also the most bytes that it has held so far."""
 PATIENCE = 30.0
 """Seconds that a lane that was told to end has for it."""
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**62)}
@@ -66,7 +69,7 @@ class _End(BaseException):
 
 def take_turns(
     lanes: Sequence[Lane], device: torch.device, threads: int, rounds: int, warm_up: int, steps: int
-) -> dict[str, list[Seconds]]:
+) -> tuple[dict[str, list[Seconds]], dict[str, int]]:
     """Train all lanes, so many steps each in turn; whoever goes first goes last next time.
 
     Args:
@@ -79,13 +82,14 @@ def take_turns(
         steps: Steps per turn.
 
     Returns:
-        By lane, the seconds of each timed turn.
+        By lane, the seconds of each timed turn; and the most bytes that it held.
 
     Raises:
         LaneEnded: See there.
     """
     context = multiprocessing.get_context("spawn")
     seconds: dict[str, list[Seconds]] = {lane.name: [] for lane in lanes}
+    memory: dict[str, int] = {}
     with ExitStack() as stack, environment(MEMORY):
         ends: dict[str, Connection] = {}
         for lane in lanes:
@@ -104,11 +108,11 @@ def take_turns(
             for name in order:
                 with suppress(BrokenPipeError):  # then there is nothing to hear either
                     ends[name].send(True)
-                heard = _hear(ends[name], name)
+                heard, memory[name] = _hear(ends[name], name)
                 if turn >= warm_up:
                     seconds[name].append({key: value / steps for key, value in heard.items()})
             order = order[1:] + order[:1]
-    return seconds
+    return seconds, memory
 
 
 @contextmanager
@@ -123,9 +127,9 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _hear(end: Connection, name: str) -> Seconds:
+def _hear(end: Connection, name: str) -> Turn:
     try:
-        heard: Seconds = end.recv()
+        heard: Turn = end.recv()
     except (EOFError, ConnectionResetError):
         raise LaneEnded(
             f"the training '{name}' ended by itself: it may have told why on stderr; what is "
@@ -151,7 +155,7 @@ def work(end: Connection, lane: Lane, device: str, threads: int, steps: int) -> 
 
     def hand_over(seconds: Seconds) -> None:
         _give_memory_back()
-        end.send(seconds)
+        end.send((seconds, _held(device)))
         if not end.recv():
             raise _End
 
@@ -161,6 +165,13 @@ def work(end: Connection, lane: Lane, device: str, threads: int, steps: int) -> 
         suppress(_End, EOFError),
     ):
         training(lane, device, work_dir, phases, hand_over, steps)()
+
+
+def _held(device: str) -> int:
+    """The most bytes that this process has held on its device."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _give_memory_back() -> None:

@@ -33,6 +33,7 @@ from benchmarks.speed.stopwatch import (
     Stopwatch,
     between_marks,
     memory_kept,
+    memory_peaks,
     peak_memory,
 )
 from benchmarks.speed.timing import spread, verdict
@@ -120,6 +121,19 @@ def test_memory_kept_is_what_outlives_the_work() -> None:
     for result, kept in memory_kept([work, work], CPU):
         assert sum(tensor.numel() for tensor in result) == 302
         assert kept == 1216
+
+
+def test_memory_peaks_are_what_the_work_needs_beside_what_was_there() -> None:
+    kept: list[torch.Tensor] = []
+
+    def work(elements: int) -> None:
+        passing = torch.zeros(elements)
+        kept.append(passing.sum())
+        del passing
+        torch.zeros(elements // 2)
+
+    works = [functools.partial(work, elements) for elements in (5000, 300, 70_000)]
+    assert memory_peaks(works, CPU) == [4 * 5001, 4 * 301, 4 * 70_001]
 
 
 @pytest.mark.parametrize("logger", [PeerLogger, LeanLogger])

@@ -37,7 +37,8 @@ def times(seconds: dict[str, list[float]]) -> StepTimes:
     steps = [row.step for row in contenders()]
     assert set(seconds) <= set(steps)
     everything = {step: [1.0] for step in steps} | seconds
-    return StepTimes("net", "groups", 3, ELEMENTS, everything, dict.fromkeys(steps, 1.0))
+    kept, passing = dict.fromkeys(steps, 1.0), dict.fromkeys(steps, 0.25)
+    return StepTimes("net", "groups", 3, ELEMENTS, everything, kept, passing)
 
 
 def test_command_times_all_in_both_groupings(

@@ -72,7 +72,7 @@ def timing(model: str = "resnet50", **factors: float) -> Timing:
         name: [turn(factor * (n if name == AGAIN else 1.0)) for n in noise]
         for name, factor in every.items()
     }
-    return Timing(model, 16, seconds)
+    return Timing(model, 16, seconds, dict.fromkeys(every, 2**31))
 
 
 def test_limits_are_held() -> None:
@@ -134,6 +134,7 @@ def test_a_model_that_could_not_be_timed_is_told_beside_the_others(
     assert main(["speed", "train", "--device", "cpu"]) == 1
     told = capsys.readouterr().out
     assert "## resnet50, batch 16" in told
+    assert "| 2.00 |" in told
     assert told.endswith("- mask-rcnn: not measured: the training 'interval 1' ended by itself\n")
 
 
@@ -172,5 +173,6 @@ def test_real_trainings_take_turns(
         # two turns were not timed: at interval 50 the probe measured at the first of them
         assert (turn[MEASURING] > 0.005) == (name in ("interval 1", CONTROL))
         assert f"| {name} |" in told
+    assert min(found["memory"].values()) > 2**28
     measuring = {name: turns[0][MEASURING] for name, turns in found["seconds"].items()}
     assert measuring[CONTROL] > 3 * measuring["interval 1"]
