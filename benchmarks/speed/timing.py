@@ -34,7 +34,7 @@ def prepare(args: argparse.Namespace) -> torch.device:
     Raises:
         UsageError: A number below 1, or a device that is not there.
     """
-    if args.rounds < 1:
+    if args.rounds is not None and args.rounds < 1:
         raise UsageError(f"--rounds {args.rounds}: give 1 or more")
     if args.threads is not None and args.threads < 1:
         raise UsageError(f"--threads {args.threads}: give 1 or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,8 @@ from .foreign_files import (
 )
 from .schema import FOLDER, RUN_FILE, TABLES
 
+READERS = 4
+"""Parts that are read at a time: a long run has hundreds, and decoding holds no lock."""
 MOST_RUN_BYTES = 256 * MEBIBYTE
 MOST_PART_BYTES = 2048 * MEBIBYTE
 MOST_PART_ROWS = 2**25
@@ -89,11 +92,14 @@ class Launch:
         schema = TABLES[table]
         parts = []
         # an unread run.json leaves rows of nobody knows which weights
-        for path in _parts(self.folder / FOLDER, table) if self.run else []:
-            try:
-                parts.append(_read_part(path, schema))
-            except Unreadable as reason:
-                warn_left_out(path, reason)
+        paths = _parts(self.folder / FOLDER, table) if self.run else []
+        with ThreadPoolExecutor(READERS) as pool:
+            read = list(pool.map(lambda path: _part_or_reason(path, schema), paths))
+        for path, part in zip(paths, read, strict=True):
+            if isinstance(part, Unreadable):
+                warn_left_out(path, part)
+            else:
+                parts.append(part)
         return pa.concat_tables(parts or [schema.empty_table()]).to_pandas()
 
 
@@ -167,6 +173,13 @@ def _check_rule(rule: dict[str, Any], where: str) -> None:
         return
     except (TypeError, ValueError) as error:
         raise Unreadable(f"{where}: its rule is none ({error})") from None
+
+
+def _part_or_reason(path: Path, schema: pa.Schema) -> pa.Table | Unreadable:
+    try:
+        return _read_part(path, schema)
+    except Unreadable as reason:
+        return reason
 
 
 def _read_part(path: Path, schema: pa.Schema) -> pa.Table:

@@ -18,8 +18,8 @@ from .windows import invariant_spans, stages
 WHOLE = -1
 """Number of the unit that is a whole tensor or a joint group; filters are numbered from 0."""
 SCHEDULE = ("lr", "weight_decay")
-MOST_SAMPLES = 1 << 20
-"""In a block, unless one layer alone has more: arrays of 8 MiB, small enough for their memory to
+MOST_SAMPLES = 3 << 19
+"""In a block, unless one layer alone has more: arrays of 12 MiB, small enough for their memory to
 be used again. Larger ones are taken from the system and given back, time after time."""
 TOLD = ("parameter", "scale_invariant", "changes", "rule")
 """What of a weight's entry a prediction goes by."""

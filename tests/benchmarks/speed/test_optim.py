@@ -74,6 +74,9 @@ def test_command_times_all_in_both_groupings(
         assert kept["RotationalAdamW, reference"] == kept["RotationalAdamW, fast"]
         stand_ins = kept["torch SGD, foreach, in RotationalUpdate, fast"]
         assert stand_ins == pytest.approx(2, abs=0.2)
+        passing = steps["passing"]
+        assert passing[FUSED_ADAMW] < 0.1  # in place
+        assert passing[TIMM_LION] == pytest.approx(1, abs=0.1)  # all updates at once
 
 
 def test_both_published_networks_are_timed_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
