@@ -7,6 +7,7 @@ and the caches are as a step leaves them.
 
 from __future__ import annotations
 
+import gc
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -135,26 +136,36 @@ def peak_memory(optimizer: Optimizer, named: Named, method: Method, device: torc
 def memory_kept(
     works: Sequence[Callable[[], Result]], device: torch.device
 ) -> list[tuple[Result, int]]:
-    """Do one work after the other; return each one's result and the bytes that it leaves."""
+    """Do one work after the other; return each one's result and the bytes that it leaves.
+
+    Garbage in reference cycles is collected before and after each: it is freed by chance else,
+    in whatever work is under way.
+    """
     if device.type == "cuda":
         return [_kept_on_cuda(work) for work in works]
     label, results = "work", []
     with profile(profile_memory=True) as profiler:
         for work in works:
+            gc.collect()
             with record_function(label):
                 results.append(work())
+                gc.collect()
     spans, changes = _spans_and_changes(profiler, label)
     kept = [sum(change for at, change in changes if begin <= at <= end) for begin, end in spans]
     return list(zip(results, kept, strict=True))
 
 
 def memory_peaks(works: Sequence[Callable[[], Any]], device: torch.device) -> list[int]:
-    """Do one work after the other; return the most bytes that each held beside what was there."""
+    """Do one work after the other; return the most bytes that each held beside what was there.
+
+    Garbage in reference cycles is collected before each.
+    """
     if device.type == "cuda":
         return [_peak_of_work_on_cuda(work) for work in works]
     label = "work"
     with profile(profile_memory=True) as profiler:
         for work in works:
+            gc.collect()
             with record_function(label):
                 work()
     spans, changes = _spans_and_changes(profiler, label)
@@ -165,6 +176,7 @@ def memory_peaks(works: Sequence[Callable[[], Any]], device: torch.device) -> li
 
 
 def _peak_of_work_on_cuda(work: Callable[[], Any]) -> int:
+    gc.collect()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     work()
@@ -172,8 +184,11 @@ def _peak_of_work_on_cuda(work: Callable[[], Any]) -> int:
 
 
 def _kept_on_cuda(work: Callable[[], Result]) -> tuple[Result, int]:
+    gc.collect()
     before = torch.cuda.memory_allocated()
-    return work(), torch.cuda.memory_allocated() - before
+    result = work()
+    gc.collect()
+    return result, torch.cuda.memory_allocated() - before
 
 
 def _spans_and_changes(profiler: Any, label: str) -> tuple[Spans, Spans]:

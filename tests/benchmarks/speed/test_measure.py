@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import math
 import sys
@@ -121,6 +122,26 @@ def test_memory_kept_is_what_outlives_the_work() -> None:
     for result, kept in memory_kept([work, work], CPU):
         assert sum(tensor.numel() for tensor in result) == 302
         assert kept == 1216
+
+
+def test_garbage_in_cycles_counts_as_no_work_s_memory() -> None:
+    def cycle() -> None:
+        ring: list[Any] = [torch.zeros(7000)]
+        ring.append(ring)
+
+    def work() -> torch.Tensor:
+        gc.collect()  # as may happen at any time
+        cycle()  # its own
+        return torch.zeros(300)
+
+    gc.disable()  # that nothing be collected before its time
+    try:
+        cycle()
+        assert [kept for _, kept in memory_kept([work, work], CPU)] == [1200, 1200]
+        cycle()
+        assert memory_peaks([work, work], CPU) == [29_200, 29_200]
+    finally:
+        gc.enable()
 
 
 def test_memory_peaks_are_what_the_work_needs_beside_what_was_there() -> None:
