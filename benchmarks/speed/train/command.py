@@ -1,9 +1,9 @@
 """Where the time of a whole training step goes, with the hook and without.
 
 MMEngine's Runner trains ResNet-50 and Mask R-CNN by the project's own configs on generated
-pictures of ImageNet's and COCO's sizes: without SMDHook, once more without (what two equal
-trainings differ by is noise), and with it at each interval; ResNet-50 also in torchvision's plain
-loop. All take turns, step by step.
+pictures of ImageNet's and COCO's sizes: with SMDHook at each interval, with nothing that measures
+(what equal steps differ by is noise), with eight probes, and ResNet-50 also in torchvision's plain
+loop. All take turns, step by step; each has what measures switched on and off from turn to turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch
 from benchmarks.pipelines import mmcv_ops
 from benchmarks.provenance import provenance
 from benchmarks.speed.timing import prepare, spread, verdict, write_json
-from benchmarks.speed.train.lanes import MEMORY, Lane, LaneEnded, Seconds, take_turns
+from benchmarks.speed.train.lanes import Lane, LaneEnded, Turns, take_turns
 from benchmarks.speed.train.phases import PHASES, WHOLE
 from benchmarks.speed.train.pictures import write_photos, write_scenes
 
@@ -37,10 +37,10 @@ STEPS = {"cpu": 1, "cuda": 50}
 """Per turn; on a GPU so many that what loaders have made in others' turns does not count."""
 WORKERS = {"cpu": 0, "cuda": 14}
 PICTURES = {"resnet50": 512, "mask-rcnn": 64}
-ROUNDS, WARM_UP = {"resnet50": 31, "mask-rcnn": 9}, 10
+ROUNDS, WARM_UP = {"resnet50": 21, "mask-rcnn": 9}, 10
 """Turns, fewer of steps that take three times as long; before the timed ones the hook finds in its
 first 8 steps what is scale-invariant."""
-WITHOUT, AGAIN, PLAIN = "without the hook", "without, again", "plain torchvision loop"
+NOTHING, PLAIN = "nothing", "plain torchvision loop"
 CONTROL, PROBES = "control: eight probes", 8
 INTERVALS = {"cpu": (1, 50), "cuda": (1, 10, 50)}
 LIMIT = {"cpu": 1.02, "cuda": 1 / 0.99}
@@ -54,24 +54,17 @@ class Timing:
     Attributes:
         model: Its name.
         batch: Pictures per step.
-        seconds: By lane, each turn's seconds per step, by phase.
-        memory: By lane, the most bytes that it held: on a CPU of its process, on a GPU of tensors.
+        turns: What its lanes told.
     """
 
     model: str
     batch: int
-    seconds: dict[str, list[Seconds]]
-    memory: dict[str, int]
+    turns: Turns
 
-    @property
-    def turns(self) -> int:
-        """How many were timed."""
-        return len(self.seconds[WITHOUT])
-
-    def over(self, lane: str, other: str) -> list[float]:
-        """How many times as long a lane's step takes as another's, turn by turn."""
-        pairs = zip(self.seconds[lane], self.seconds[other], strict=True)
-        return [one[WHOLE] / two[WHOLE] for one, two in pairs]
+    def cost(self, lane: str) -> list[float]:
+        """How many times as long a step takes with what measures on as with it off, in pairs."""
+        pairs = zip(self.turns.on[lane], self.turns.off[lane], strict=True)
+        return [on[WHOLE] / off[WHOLE] for on, off in pairs]
 
 
 def add_parser(commands: Any) -> None:
@@ -113,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     about = [*provenance(command, time.monotonic() - started), f"- threads: {threads}"]
     print("\n".join([*report(about, timings, device.type), *missing]))
     if args.json:
-        figures = {"about": about, "timings": [vars(timing) for timing in timings]}
+        figures = {"about": about, "timings": [asdict(timing) for timing in timings]}
         write_json(args.json, figures)
     return 1 if missing else 0
 
@@ -133,14 +126,14 @@ def time_model(model: str, device: torch.device, rounds: int) -> Timing:
         lanes = lanes_of(model, device.type, data_root)
         steps = STEPS[device.type]
         turns = take_turns(lanes, device, torch.get_num_threads(), rounds, WARM_UP, steps)
-    return Timing(model, BATCH[device.type][model], *turns)
+    return Timing(model, BATCH[device.type][model], turns)
 
 
 def lanes_of(model: str, device: str, data_root: Path) -> list[Lane]:
     """Return a model's trainings."""
     options = options_of(model, device, data_root)
     config = CONFIGS[model].resolve()
-    lanes = [Lane(name, config, options | {"custom_hooks": []}) for name in (WITHOUT, AGAIN)]
+    lanes = [Lane(NOTHING, config, options | {"custom_hooks": []})]
     for interval in INTERVALS[device]:
         hook = [dict(type="SMDHook", interval=interval)]
         lanes.append(Lane(_at(interval), config, options | {"custom_hooks": hook}))
@@ -178,27 +171,13 @@ def report(about: Sequence[str], timings: Sequence[Timing], device: str) -> list
         *about,
         "",
         "Milliseconds per step: median of the turns; of whole steps and ratios also the 10th to",
-        f"90th percentile. Ratios are taken turn by turn, to the training {WITHOUT}.",
+        "90th percentile. Within each training what measures is switched on and off from turn to",
+        "turn; ratios are those of the two turns that stand side by side.",
     ]
     for timing in timings:
-        lines += ["", f"## {timing.model}, batch {timing.batch}, {timing.turns} turns", ""]
-        lines += [
-            "| training | pictures/s | whole step | ratio | " + " | ".join(PHASES) + " | GiB |"
-        ]
-        lines += ["|" + " --- |" * (5 + len(PHASES))]
-        for lane, turns in timing.seconds.items():
-            whole = [turn[WHOLE] for turn in turns]
-            ratio = "" if lane == WITHOUT else spread(timing.over(lane, WITHOUT))
-            shares = (f"{np.median([turn[phase] for turn in turns]) * 1e3:.3g}" for phase in PHASES)
-            lines.append(
-                f"| {lane} | {timing.batch / float(np.median(whole)):.3g} | {spread(whole, 1e3)} "
-                f"| {ratio} | {' | '.join(shares)} | {timing.memory[lane] / 2**30:.2f} |"
-            )
-        lines += ["", *(f"- {line}" for line in verdicts(timing, device))]
+        lines += ["", *_table(timing), "", *(f"- {line}" for line in verdicts(timing, device))]
     lines += [
         "",
-        "- all trainings keep the memory that they free, blocks below 32 MiB: "
-        + ", ".join(f"{name}={value}" for name, value in MEMORY.items()),
         "- measuring: the probe before and after the optimizer's step; writing: what the hook",
         "  does after it, records included; rest: what is none of the phases, such as logs",
         "- GiB: the most that was held, "
@@ -210,26 +189,53 @@ def report(about: Sequence[str], timings: Sequence[Timing], device: str) -> list
     return lines
 
 
-def verdicts(timing: Timing, device: str) -> list[str]:
-    """Hold the hook's cost to its limits, and to the noise between two equal trainings.
+def _table(timing: Timing) -> list[str]:
+    turns = timing.turns
+    lines = [
+        f"## {timing.model}, batch {timing.batch}, {len(turns.on[NOTHING])} turns of each",
+        "",
+        f"| what measures | | pictures/s | whole step | on / off | {' | '.join(PHASES)} | GiB |",
+        "|" + " --- |" * (6 + len(PHASES)),
+    ]
+    for lane in turns.on:
+        ratio = spread(timing.cost(lane)) if lane in turns.off else ""
+        for state, all_turns, told in (("on", turns.on, ratio), ("off", turns.off, "")):
+            if lane not in all_turns:
+                continue
+            whole = [turn[WHOLE] for turn in all_turns[lane]]
+            shares = (
+                f"{np.median([turn[phase] for turn in all_turns[lane]]) * 1e3:.3g}"
+                for phase in PHASES
+            )
+            lines.append(
+                f"| {lane} | {state if lane in turns.off else ''} "
+                f"| {timing.batch / float(np.median(whole)):.3g} | {spread(whole, 1e3)} | {told} "
+                f"| {' | '.join(shares)} | {turns.memory[lane] / 2**30:.2f} |"
+            )
+    return lines
 
-    Which of two equal trainings is the faster is chance: their noise has both directions. One
-    that is faster than it allows differs in more than the hook, and turns that do not tell the
-    control from nothing tell nothing.
+
+def verdicts(timing: Timing, device: str) -> list[str]:
+    """Hold the hook's cost to its limits, and to the noise between equal steps.
+
+    Which of two equal steps is the faster is chance: their noise has both directions. Steps that
+    are faster than it allows differ in more than the hook, and turns that do not tell the control
+    from nothing tell nothing.
     """
     limit = LIMIT[device]
-    equal = np.array(timing.over(AGAIN, WITHOUT))
+    equal = np.array(timing.cost(NOTHING))
     low, high = np.quantile([*equal, *(1 / equal)], (0.1, 0.9))
-    share = [(turn["measuring"] + turn["writing"]) / turn[WHOLE] for turn in timing.seconds[_at(1)]]
+    measured = timing.turns.on[_at(1)]
+    share = [(turn["measuring"] + turn["writing"]) / turn[WHOLE] for turn in measured]
     # turns of one step: what is measured seldom is in none of them, or in too few for a median
     unseen = float(np.median(share)) / 50 if STEPS[device] == 1 else 0.0
     always, seldom, dear = (
-        float(np.median(timing.over(lane, WITHOUT))) for lane in (_at(1), _at(50), CONTROL)
+        float(np.median(timing.cost(lane))) for lane in (_at(1), _at(50), CONTROL)
     )
     seldom += unseen
     tells = dear > max(limit, high)
     lines = [
-        f"two equal trainings: {low:.4f}–{high:.4f} times as long",
+        f"equal steps: {low:.4f}–{high:.4f} times as long",
         f"control, measured {PROBES} times a step: {dear:.4f} times as long: "
         + ("fails, as it must" if tells else "DOES NOT FAIL: whole steps tell nothing here"),
         f"interval 1, measuring and writing: {spread(share, 100)} % of the step, "
@@ -240,8 +246,9 @@ def verdicts(timing: Timing, device: str) -> list[str]:
         + _judge(seldom, low, high, tells)
         + (f" ({unseen:.1e} of it a 50th of interval 1's measuring and writing)" if unseen else ""),
     ]
-    if PLAIN in timing.seconds:
-        speed = timing.over(PLAIN, _at(1))
+    if PLAIN in timing.turns.on:
+        pairs = zip(timing.turns.on[PLAIN], measured, strict=True)
+        speed = [plain[WHOLE] / ours[WHOLE] for plain, ours in pairs]
         lines.append(
             f"pictures/s with the hook at interval 1, over the plain loop's: {spread(speed)}"
             + (f" ≥ 1: {_judge(1 / float(np.median(speed)), 0, 1)}" if device == "cuda" else "")
@@ -257,5 +264,5 @@ def _judge(ratio: float, low: float, limit: float, tells: bool = True) -> str:
     if not tells:
         return "NOT TOLD: the control does not fail"
     if ratio < low:
-        return "NOT TOLD: faster than two equal trainings differ"
+        return "NOT TOLD: faster than equal steps differ"
     return "holds" if ratio <= limit else "FAILS"

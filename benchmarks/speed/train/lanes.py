@@ -1,19 +1,19 @@
 """Several trainings that take turns: each a process of its own, one of them at work at a time.
 
-What a step takes depends on what else the machine does, and that changes from minute to minute.
-Steps that follow each other see the same machine.
+What a step takes depends on what else the machine does, and that changes from minute to minute;
+and on where a process's memory lies, which does not change. So steps are compared that follow
+each other in one process, with what measures switched on and off.
 """
 
 from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import os
 import resource
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.speed.input import build
 from benchmarks.speed.train.phases import FirstHook, LastHook, Phases, Probes
+from benchmarks.speed.train.switch import Switch
 
 Seconds = dict[str, float]
 """Of each phase, and of the whole."""
@@ -30,10 +31,6 @@ Turn = tuple[Seconds, int]
 """What a lane tells after one: also the most bytes that it has held so far."""
 PATIENCE = 30.0
 """Seconds that a lane that was told to end has for it."""
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**62)}
-"""Environment of all lanes: freed memory is kept but for blocks of 32 MiB and more, the state that
-glibc tends to. How soon depends on what a process frees, and trainings alike but for the hook
-would differ in whether each step faults its activations in anew. Between turns all goes back."""
 
 
 class LaneEnded(RuntimeError):
@@ -52,6 +49,8 @@ class Lane:
         batch: Pictures per step, of the plain loop.
         workers: Its loader's processes.
         probes: How many hang on the optimizer beside the config's hooks.
+
+    What measures is switched on and off but in the plain loop, which has nothing that does.
     """
 
     name: str
@@ -67,30 +66,50 @@ class _End(BaseException):
     """The conductor has no turns left. (No Exception: those are a training's own.)"""
 
 
+@dataclass(frozen=True)
+class Turns:
+    """What all lanes told.
+
+    Attributes:
+        on: By lane, the seconds of each timed turn in which what measures was switched on.
+        off: Likewise, of the turns beside those in which it was switched off; the plain loop has
+            none.
+        memory: By lane, the most bytes that it held.
+    """
+
+    on: dict[str, list[Seconds]]
+    off: dict[str, list[Seconds]]
+    memory: dict[str, int]
+
+
 def take_turns(
     lanes: Sequence[Lane], device: torch.device, threads: int, rounds: int, warm_up: int, steps: int
-) -> tuple[dict[str, list[Seconds]], dict[str, int]]:
-    """Train all lanes, so many steps each in turn; whoever goes first goes last next time.
+) -> Turns:
+    """Train all lanes, in turns; whoever goes first goes last next time.
+
+    A lane takes one turn with what measures switched on and one with it off, in this order and
+    in the other by turns.
 
     Args:
         lanes: The trainings.
         device: Where they train.
         threads: CPU threads of each.
-        rounds: Timed turns of each.
-        warm_up: Turns before those, as many for all: a process has its memory together only after
-            some.
+        rounds: Timed turns of each, on and off.
+        warm_up: Turns before those, all of them on, as many for all: a process has its memory
+            together only after some, and the hook its verdicts.
         steps: Steps per turn.
-
-    Returns:
-        By lane, the seconds of each timed turn; and the most bytes that it held.
 
     Raises:
         LaneEnded: See there.
     """
     context = multiprocessing.get_context("spawn")
-    seconds: dict[str, list[Seconds]] = {lane.name: [] for lane in lanes}
-    memory: dict[str, int] = {}
-    with ExitStack() as stack, environment(MEMORY):
+    switched = {lane.name: lane.config is not None for lane in lanes}
+    turns = Turns(
+        {name: [] for name in switched},
+        {name: [] for name, is_switched in switched.items() if is_switched},
+        {},
+    )
+    with ExitStack() as stack:
         ends: dict[str, Connection] = {}
         for lane in lanes:
             ours, theirs = context.Pipe()
@@ -105,26 +124,18 @@ def take_turns(
             _hear(end, name)  # built, and waiting
         order = list(ends)
         for turn in range(warm_up + rounds):
+            is_timed = turn >= warm_up
             for name in order:
-                with suppress(BrokenPipeError):  # then there is nothing to hear either
-                    ends[name].send(True)
-                heard, memory[name] = _hear(ends[name], name)
-                if turn >= warm_up:
-                    seconds[name].append({key: value / steps for key, value in heard.items()})
+                states = (turn % 2 == 0, turn % 2 == 1) if is_timed and switched[name] else (True,)
+                for is_on in states:
+                    with suppress(BrokenPipeError):  # then there is nothing to hear either
+                        ends[name].send(is_on)
+                    heard, turns.memory[name] = _hear(ends[name], name)
+                    if is_timed:
+                        kept = turns.on if is_on else turns.off
+                        kept[name].append({key: value / steps for key, value in heard.items()})
             order = order[1:] + order[:1]
-    return seconds, memory
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set what processes find in their environment that are started meanwhile."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    return turns
 
 
 def _hear(end: Connection, name: str) -> Turn:
@@ -140,7 +151,7 @@ def _hear(end: Connection, name: str) -> Turn:
 
 def _end(process: Any, end: Connection) -> None:
     with suppress(OSError):  # it may be gone
-        end.send(False)
+        end.send(None)
     process.join(PATIENCE)
     if process.is_alive():
         process.terminate()
@@ -151,20 +162,22 @@ def _end(process: Any, end: Connection) -> None:
 def work(end: Connection, lane: Lane, device: str, threads: int, steps: int) -> None:
     """Train one lane until there are no turns left: what its process does."""
     torch.set_num_threads(threads)
-    phases = Phases(torch.device(device))
+    phases, switch = Phases(torch.device(device)), Switch()
 
     def hand_over(seconds: Seconds) -> None:
         _give_memory_back()
         end.send((seconds, _held(device)))
-        if not end.recv():
+        told = end.recv()
+        if told is None:
             raise _End
+        switch.is_on = told
 
     with (
         tempfile.TemporaryDirectory(prefix="smd-hooks-train-") as work_dir,
         redirect_stdout(sys.stderr),
         suppress(_End, EOFError),
     ):
-        training(lane, device, work_dir, phases, hand_over, steps)()
+        training(lane, device, work_dir, phases, switch, hand_over, steps)()
 
 
 def _held(device: str) -> int:
@@ -186,6 +199,7 @@ def training(
     device: str,
     work_dir: str,
     phases: Phases,
+    switch: Switch,
     hand_over: Callable[[Seconds], None],
     steps: int,
 ) -> Callable[[], Any]:
@@ -197,7 +211,13 @@ def training(
         loop = (lane.data_root, lane.batch, lane.workers, torch.device(device))
         return lambda: plain_loop(*loop, phases, hand_over, steps)
     runner = build(lane.config, dict(lane.options), work_dir)
-    runner.register_hook(FirstHook(phases))
+    runner.register_hook(FirstHook(phases, switch))
     runner.register_hook(Probes(lane.probes))
     runner.register_hook(LastHook(phases, hand_over, steps))
-    return runner.train
+
+    def train() -> None:
+        with suppress(_End):
+            runner.train()
+        runner.call_hook("after_train")  # records are closed while their folder is there
+
+    return train

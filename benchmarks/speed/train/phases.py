@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from benchmarks.speed.stopwatch import Stopwatch
+from benchmarks.speed.train.switch import Switch
 from smd_hooks import StepProbe
 from smd_hooks.hooks import SMDHook
 
@@ -67,12 +68,17 @@ class Phases:
 
 
 class FirstHook(Hook):
-    """Before all other hooks: the probe's measuring begins, and the input has come."""
+    """Before all other hooks: the probe's measuring begins, and the input has come.
+
+    Args:
+        phases: The stopwatches.
+        switch: Put over all that measures.
+    """
 
     priority = "HIGHEST"
 
-    def __init__(self, phases: Phases) -> None:
-        self._phases = phases
+    def __init__(self, phases: Phases, switch: Switch) -> None:
+        self._phases, self._switch = phases, switch
 
     def before_train(self, runner: Runner) -> None:
         """Time what is called once per step."""
@@ -86,6 +92,9 @@ class FirstHook(Hook):
             if isinstance(hook, SMDHook):
                 timed = phases.around(WRITING, hook.after_train_iter)
                 hook.after_train_iter = timed  # type: ignore[method-assign]
+            if isinstance(hook, SMDHook | Probes):
+                self._switch.over_hook(hook)
+        self._switch.over_steps(wrapper.optimizer)
         mark_measuring(wrapper.optimizer, phases)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

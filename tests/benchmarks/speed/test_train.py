@@ -1,21 +1,22 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from PIL import Image
 
 from benchmarks.__main__ import main
 from benchmarks.speed.train import command
-from benchmarks.speed.train.command import AGAIN, CONTROL, PLAIN, WITHOUT, Timing, verdicts
-from benchmarks.speed.train.lanes import MEMORY, Lane, LaneEnded, environment, take_turns
-from benchmarks.speed.train.phases import MEASURING, PHASES, REST, STEP, WHOLE, Phases
+from benchmarks.speed.train.command import CONTROL, NOTHING, PLAIN, Timing, verdicts
+from benchmarks.speed.train.lanes import Lane, LaneEnded, Turns, take_turns
+from benchmarks.speed.train.phases import MEASURING, PHASES, REST, STEP, WHOLE, WRITING, Phases
 from benchmarks.speed.train.pictures import OBJECTS, write_photos, write_scenes
+from benchmarks.speed.train.switch import Switch
 
 CPU = torch.device("cpu")
 
@@ -42,6 +43,40 @@ def test_what_raises_ends_its_phase_too() -> None:
     phases.read()
 
 
+def test_what_is_switched_off_is_not_called() -> None:
+    switch, calls = Switch(), []
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], 0.1)
+    optimizer.register_step_pre_hook(lambda *_: calls.append("not gated"))
+    switch.over_steps(optimizer)
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    handle = optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+
+    class Told(Hook):
+        def before_train_iter(self, *_: Any) -> None:
+            calls.append("iteration")
+
+        def after_train_iter(self, *_: Any) -> None:
+            calls.append("its end")
+
+    hook = Told()
+    switch.over_hook(hook)
+
+    def iterate() -> list[str]:
+        calls.clear()
+        hook.before_train_iter(None)
+        optimizer.step()
+        hook.after_train_iter(None)
+        return calls
+
+    assert iterate() == ["iteration", "not gated", "before", "after", "its end"]
+    switch.is_on = False
+    assert iterate() == ["not gated"]
+    switch.is_on = True
+    handle.remove()
+    assert iterate() == ["iteration", "not gated", "before", "its end"]
+
+
 def test_pictures_are_of_the_usual_sizes(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", 3)
     photos = sorted((tmp_path / "photos" / "train").glob("*/*.jpeg"))
@@ -59,25 +94,26 @@ def test_pictures_are_of_the_usual_sizes(tmp_path: Path) -> None:
 
 
 def timing(model: str = "resnet50", measuring: float = 0.01, **factors: float) -> Timing:
-    """Turns of a second each, but for the lanes that take so many times as long."""
-    every = {WITHOUT: 1.0, AGAIN: 1.0, "interval 1": 1.0, "interval 50": 1.0, CONTROL: 1.08}
+    """Turns of a second each, but for those switched on that take so many times as long."""
+    every = {NOTHING: 1.0, "interval 1": 1.0, "interval 50": 1.0, CONTROL: 1.08}
     every |= {PLAIN: 1.0} if model == "resnet50" else {}
     every |= {{"control": CONTROL}.get(k, k.replace("_", " ")): f for k, f in factors.items()}
 
-    def turn(seconds: float) -> dict[str, float]:
+    def turn(seconds: float, measuring: float = 0.0) -> dict[str, float]:
         return dict.fromkeys(PHASES, 0.0) | {WHOLE: seconds, MEASURING: measuring}
 
     noise = (0.99, 1.0, 1.01)
-    seconds = {
-        name: [turn(factor * (n if name == AGAIN else 1.0)) for n in noise]
+    on = {
+        name: [turn(factor * (n if name == NOTHING else 1.0), measuring) for n in noise]
         for name, factor in every.items()
     }
-    return Timing(model, 16, seconds, dict.fromkeys(every, 2**31))
+    off = {name: [turn(1.0) for _ in noise] for name in every if name != PLAIN}
+    return Timing(model, 16, Turns(on, off, dict.fromkeys(every, 2**31)))
 
 
 def test_limits_are_held() -> None:
     cheap = verdicts(timing(interval_1=1.01), "cpu")
-    assert cheap[0] == "two equal trainings: 0.9900–1.0101 times as long"  # and the other way
+    assert cheap[0] == "equal steps: 0.9900–1.0101 times as long"  # and the other way
     assert cheap[1].endswith("1.0800 times as long: fails, as it must")
     assert cheap[2].startswith("interval 1, measuring and writing: 0.99 (")
     assert cheap[2].endswith("≤ 2 %: holds")
@@ -95,7 +131,7 @@ def test_limits_are_held() -> None:
 
 
 def test_what_is_faster_than_noise_allows_holds_nothing() -> None:
-    """A hook saves no time: trainings that seem so differ in something else."""
+    """A hook saves no time: steps that seem so differ in something else."""
     told = verdicts(timing(interval_1=0.82, interval_50=0.9), "cpu")
     assert "≤ 1.02: NOT TOLD: faster" in told[3]
     assert "within the noise: NOT TOLD: faster" in told[4]
@@ -115,14 +151,6 @@ def test_turns_of_fifty_steps_hold_a_measured_one() -> None:
     assert verdicts(timing(plain_torchvision_loop=1.1), "cuda")[5].endswith("≥ 1: holds")
 
 
-def test_lanes_find_one_environment_and_leave_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
-    before = dict(os.environ)
-    with environment(MEMORY):
-        assert {name: os.environ[name] for name in MEMORY} == MEMORY
-    assert dict(os.environ) == before
-
-
 def test_a_training_that_ends_by_itself_is_told(tmp_path: Path) -> None:
     lane = Lane("nowhere", None, {}, tmp_path / "no such folder", batch=2)
     with pytest.raises(LaneEnded, match="'nowhere' ended by itself"):
@@ -140,7 +168,10 @@ def test_a_model_that_could_not_be_timed_is_told_beside_the_others(
     monkeypatch.setattr(command, "time_model", time_model)
     assert main(["speed", "train", "--device", "cpu"]) == 1
     told = capsys.readouterr().out
-    assert "## resnet50, batch 16, 3 turns" in told
+    assert "## resnet50, batch 16, 3 turns of each" in told
+    for row in ("| interval 1 | on | 16 | 1e+03", "| interval 1 | off | 16 | 1e+03"):
+        assert row in told
+    assert f"| {PLAIN} |  | 16 |" in told
     assert "| 2.00 |" in told
     assert told.endswith("- mask-rcnn: not measured: the training 'interval 1' ended by itself\n")
 
@@ -152,7 +183,6 @@ def test_real_trainings_take_turns(
 ) -> None:
     monkeypatch.setitem(command.BATCH["cpu"], "resnet50", 2)
     monkeypatch.setattr(command, "PICTURES", {"resnet50": 8, "mask-rcnn": 4})
-    monkeypatch.setattr(command, "WARM_UP", 2)
     options_of = command.options_of
 
     def small(*which: Any) -> dict[str, Any]:
@@ -165,21 +195,25 @@ def test_real_trainings_take_turns(
     file = tmp_path / "train.json"
     options: list[Any] = ["--model", model, "--device", "cpu", "--rounds", 1, "--json", file]
     assert main(["speed", "train", *map(str, options)]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("# Where the time")
+    printed = capsys.readouterr()
+    assert "not written" not in printed.err
+    assert printed.out.startswith("# Where the time")
     (found,) = json.loads(file.read_text())["timings"]
-    names = [WITHOUT, AGAIN, "interval 1", "interval 50", CONTROL]
-    names += [PLAIN] * (model == "resnet50")
-    assert [*found["seconds"]] == names
-    for name, (turn,) in found["seconds"].items():
+    on, off, memory = (found["turns"][name] for name in ("on", "off", "memory"))
+    switched = [NOTHING, "interval 1", "interval 50", CONTROL]
+    assert [*off] == switched
+    assert [*on] == switched + [PLAIN] * (model == "resnet50")
+    for name, (turn,) in (*on.items(), *off.items()):
         assert turn[WHOLE] == pytest.approx(sum(turn[phase] for phase in PHASES))
         assert turn["forward"] > 0.01
         assert turn["backward"] > 0.01
         assert turn["optimizer"] > 0.001
         assert turn["input"] > 0.001
-        # two turns were not timed: at interval 50 the probe measured at the first of them
+        assert f"| {name} |" in printed.out
+    assert all(turn[MEASURING] == turn[WRITING] == 0 for (turn,) in off.values())
+    # the timed turn is the eleventh: at interval 50 the probe measures at the first
+    for name, (turn,) in on.items():
         assert (turn[MEASURING] > 0.005) == (name in ("interval 1", CONTROL))
-        assert f"| {name} |" in told
-    assert min(found["memory"].values()) > 2**28
-    measuring = {name: turns[0][MEASURING] for name, turns in found["seconds"].items()}
-    assert measuring[CONTROL] > 3 * measuring["interval 1"]
+        assert (turn[WRITING] > 0) == ("interval" in name)
+    assert min(memory.values()) > 2**28
+    assert on[CONTROL][0][MEASURING] > 3 * on["interval 1"][0][MEASURING]
