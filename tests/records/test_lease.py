@@ -146,18 +146,20 @@ def test_its_number_may_have_gone_to_another_process(path: Path) -> None:
 def test_one_that_lives_elsewhere_keeps_it_and_one_that_died_there_does_not(
     path: Path, hold: Callable[..., Holder]
 ) -> None:
-    holder = hold(host="elsewhere")
-    held = Lease(path, TERM)
-    until = time.monotonic() + 3 * TERM
+    term = 2 * TERM  # a machine that has much to do keeps the holder from touching for a while
+    holder = hold(host="elsewhere", term=term)
+    held = Lease(path, term)
+    until = time.monotonic() + 3 * term
     while time.monotonic() < until:
         assert not held.take()
         time.sleep(0.02)
     assert held.is_renewed
     assert held.sight is not None
     assert "on elsewhere since" in str(held.sight.holder)
-    holder.end()
-    waited = seconds_until_taken(held)
-    assert 0.6 * TERM < waited < 3 * TERM  # from its last touch on
+    holder.end()  # which takes a while, too, of a process that is large
+    touched = path.stat().st_mtime
+    wait_for(held.take)
+    assert term < time.time() - touched < 3 * term
     held.release()
 
 

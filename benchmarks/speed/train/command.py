@@ -3,7 +3,7 @@
 MMEngine's Runner trains ResNet-50 and Mask R-CNN by the project's own configs on generated
 pictures of ImageNet's and COCO's sizes: with SMDHook at each interval, with nothing that measures
 (what equal steps differ by is noise), with eight probes, and ResNet-50 also in torchvision's plain
-loop. All take turns, step by step; each has what measures switched on and off from turn to turn.
+loop. They take turns, step by step; each has what measures switched on and off from turn to turn.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from benchmarks.pipelines import mmcv_ops
 from benchmarks.provenance import provenance
 from benchmarks.speed.timing import prepare, spread, verdict, write_json
-from benchmarks.speed.train.lanes import Lane, LaneEnded, Turns, take_turns
+from benchmarks.speed.train.lanes import MEMORY, Lane, LaneEnded, Turns, take_turns
 from benchmarks.speed.train.phases import PHASES, WHOLE
 from benchmarks.speed.train.pictures import write_photos, write_scenes
 
@@ -40,6 +40,8 @@ PICTURES = {"resnet50": 512, "mask-rcnn": 64}
 ROUNDS, WARM_UP = {"resnet50": 21, "mask-rcnn": 9}, 10
 """Turns, fewer of steps that take three times as long; before the timed ones the hook finds in its
 first 8 steps what is scale-invariant."""
+TOGETHER = {"resnet50": 5, "mask-rcnn": 2}
+"""Trainings that take turns, as many as 24 GiB hold."""
 NOTHING, PLAIN = "nothing", "plain torchvision loop"
 CONTROL, PROBES = "control: eight probes", 8
 INTERVALS = {"cpu": (1, 50), "cuda": (1, 10, 50)}
@@ -123,9 +125,11 @@ def time_model(model: str, device: torch.device, rounds: int) -> Timing:
                 from mmdet.datasets import CocoDataset
 
             write_scenes(data_root, PICTURES[model], CocoDataset.METAINFO["classes"])
-        lanes = lanes_of(model, device.type, data_root)
-        steps = STEPS[device.type]
-        turns = take_turns(lanes, device, torch.get_num_threads(), rounds, WARM_UP, steps)
+        lanes, together = lanes_of(model, device.type, data_root), TOGETHER[model]
+        how = (device, torch.get_num_threads(), rounds, WARM_UP, STEPS[device.type])
+        turns = Turns({}, {}, {})
+        for first in range(0, len(lanes), together):
+            turns |= take_turns(lanes[first : first + together], *how)
     return Timing(model, BATCH[device.type][model], turns)
 
 
@@ -178,6 +182,8 @@ def report(about: Sequence[str], timings: Sequence[Timing], device: str) -> list
         lines += ["", *_table(timing), "", *(f"- {line}" for line in verdicts(timing, device))]
     lines += [
         "",
+        "- all trainings keep the memory that they free: "
+        + ", ".join(f"{name}={value}" for name, value in MEMORY.items()),
         "- measuring: the probe before and after the optimizer's step; writing: what the hook",
         "  does after it, records included; rest: what is none of the phases, such as logs",
         "- GiB: the most that was held, "

@@ -1,19 +1,19 @@
 """Several trainings that take turns: each a process of its own, one of them at work at a time.
 
 What a step takes depends on what else the machine does, and that changes from minute to minute;
-and on where a process's memory lies, which does not change. So steps are compared that follow
-each other in one process, with what measures switched on and off.
+and on the process, by how its memory lies. So steps are compared that follow each other in one,
+with what measures switched on and off.
 """
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
+import os
 import resource
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,6 +31,10 @@ Turn = tuple[Seconds, int]
 """What a lane tells after one: also the most bytes that it has held so far."""
 PATIENCE = 30.0
 """Seconds that a lane that was told to end has for it."""
+MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
+"""Environment of all lanes: glibc keeps what they free. By itself it gives large blocks back to the
+system, and what it takes to have them anew differs between processes and from minute to minute by
+more than what is looked for."""
 
 
 class LaneEnded(RuntimeError):
@@ -81,6 +85,10 @@ class Turns:
     off: dict[str, list[Seconds]]
     memory: dict[str, int]
 
+    def __or__(self, other: Turns) -> Turns:
+        """Put together what different lanes told."""
+        return Turns(self.on | other.on, self.off | other.off, self.memory | other.memory)
+
 
 def take_turns(
     lanes: Sequence[Lane], device: torch.device, threads: int, rounds: int, warm_up: int, steps: int
@@ -109,7 +117,7 @@ def take_turns(
         {name: [] for name, is_switched in switched.items() if is_switched},
         {},
     )
-    with ExitStack() as stack:
+    with ExitStack() as stack, environment(MEMORY):
         ends: dict[str, Connection] = {}
         for lane in lanes:
             ours, theirs = context.Pipe()
@@ -136,6 +144,18 @@ def take_turns(
                         kept[name].append({key: value / steps for key, value in heard.items()})
             order = order[1:] + order[:1]
     return turns
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set what processes find in their environment that are started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _hear(end: Connection, name: str) -> Turn:
@@ -165,7 +185,6 @@ def work(end: Connection, lane: Lane, device: str, threads: int, steps: int) -> 
     phases, switch = Phases(torch.device(device)), Switch()
 
     def hand_over(seconds: Seconds) -> None:
-        _give_memory_back()
         end.send((seconds, _held(device)))
         told = end.recv()
         if told is None:
@@ -185,13 +204,6 @@ def _held(device: str) -> int:
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _give_memory_back() -> None:
-    """Leave to the lane whose turn it is what this one has freed, where glibc's malloc is."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def training(

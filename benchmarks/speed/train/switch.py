@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 class Switch:
     """Calls what measures while it is on, and nothing of it while it is off.
 
-    Two processes that train alike differ by a few percent all their lives, by where their memory
-    happens to lie. What a hook costs is told within one.
+    Two processes that train alike may differ by some percent all their lives, by how their memory
+    lies. What a hook costs is told within one.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 from benchmarks.__main__ import main
 from benchmarks.speed.train import command
 from benchmarks.speed.train.command import CONTROL, NOTHING, PLAIN, Timing, verdicts
-from benchmarks.speed.train.lanes import Lane, LaneEnded, Turns, take_turns
+from benchmarks.speed.train.lanes import MEMORY, Lane, LaneEnded, Turns, environment, take_turns
 from benchmarks.speed.train.phases import MEASURING, PHASES, REST, STEP, WHOLE, WRITING, Phases
 from benchmarks.speed.train.pictures import OBJECTS, write_photos, write_scenes
 from benchmarks.speed.train.switch import Switch
@@ -149,6 +150,20 @@ def test_turns_of_fifty_steps_hold_a_measured_one() -> None:
     assert told[4].endswith("1.0010 times as long, within the noise: holds")
     assert told[5].endswith("≥ 1: FAILS")
     assert verdicts(timing(plain_torchvision_loop=1.1), "cuda")[5].endswith("≥ 1: holds")
+
+
+def test_lanes_find_one_environment_and_leave_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
+    before = dict(os.environ)
+    with environment(MEMORY):
+        assert {name: os.environ[name] for name in MEMORY} == MEMORY
+    assert dict(os.environ) == before
+
+
+def test_what_different_lanes_told_is_put_together() -> None:
+    one = Turns({"a": [{WHOLE: 1.0}]}, {"a": [{WHOLE: 2.0}]}, {"a": 5})
+    both = one | Turns({"b": []}, {}, {"b": 6})
+    assert both == Turns(one.on | {"b": []}, one.off, {"a": 5, "b": 6})
 
 
 def test_a_training_that_ends_by_itself_is_told(tmp_path: Path) -> None:
