@@ -27,6 +27,9 @@ def _enter(rank: int, folder: str, work: Callable[..., Any], args: tuple[Any, ..
         dist.barrier()
     finally:
         dist.destroy_process_group()
+    # DTensor's caches hold a sharded model's group, and with it gloo's threads, which may abort an
+    # interpreter that ends under them; all is written
+    os._exit(0)
 
 
 def on_two_processes(folder: Path, work: Callable[..., Any], *args: Any) -> list[Any]:
