@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.runner import Runner
-from torch import distributed
 
 from benchmarks.components import type_name
 from benchmarks.errors import UsageError
@@ -32,6 +31,7 @@ from .claim import Claim, check_known, claimed
 from .claim_hook import ClaimHook
 from .finite_loss_hook import FiniteLossHook
 from .interrupts import REQUEUE, ToldToEnd, noticed, put_off
+from .processes import leave_together
 from .runner import SuiteRunner
 
 _LAUNCHERS = {  # what each leaves in the environment, and how to start under it
@@ -102,20 +102,8 @@ def run(args: argparse.Namespace) -> int:
             check_known(Path(cfg.work_dir))
         code = _run(cfg, claim)
     if code in (0, REQUEUE):
-        _part()
+        leave_together()
     return code
-
-
-def _part() -> None:
-    """Leave the other processes together.
-
-    One whose group is still there when the interpreter ends may be aborted then, and launchers call
-    a run failed that has finished.
-    """
-    if distributed.is_available() and distributed.is_initialized():
-        with put_off():
-            barrier()  # one that leaves early breaks off what others still exchange
-            distributed.destroy_process_group()
 
 
 def is_first_process(launcher: str, environment: Mapping[str, str]) -> bool:

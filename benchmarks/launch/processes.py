@@ -1,7 +1,8 @@
-"""A training on several processes: how they meet, with GPUs or without, and what they share."""
+"""A training on several processes: how they meet and part, and what they share."""
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from collections.abc import Mapping
@@ -10,13 +11,14 @@ from typing import Any
 
 import torch.distributed as dist
 from mmengine.device import get_device
-from mmengine.dist import broadcast, is_distributed
+from mmengine.dist import barrier, broadcast, is_distributed
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
 from .fsdp2 import FSDP2, cut_optimizer_state, gathered, is_fsdp2, refuse_what_copies_the_model
+from .interrupts import put_off
 
 _FROM_LAUNCHER = {
     "pytorch": {},
@@ -110,6 +112,20 @@ def meet_without_gpus(timeout: float | None = None) -> None:
     """
     limit = None if timeout is None else timedelta(seconds=timeout)
     dist.init_process_group("gloo", timeout=limit)
+
+
+def leave_together() -> None:
+    """Leave the other processes, where there are any.
+
+    Gloo's threads end with the group, and that with the last that holds it. Where one of them still
+    lets go of a tensor when the interpreter ends, the process is aborted, and launchers call a run
+    failed that has finished.
+    """
+    if dist.is_available() and dist.is_initialized():
+        with put_off():
+            barrier()  # one that leaves early breaks off what others still exchange
+            gc.collect()  # a Runner that has ended is in cycles, and its DDP holds the group
+            dist.destroy_process_group()
 
 
 def environment_of(launcher: str, found: Mapping[str, str]) -> dict[str, str]:

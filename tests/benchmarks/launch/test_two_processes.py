@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import errno
+import gc
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.hooks import Hook
 
 from benchmarks.launch.checkpoint_files import is_whole
 from benchmarks.launch.checkpoint_hook import INTERRUPTED
 from benchmarks.launch.finite_loss_hook import FiniteLossHook
 from benchmarks.launch.interrupts import ToldToEnd
-from benchmarks.launch.processes import meet_without_gpus
+from benchmarks.launch.processes import leave_together, meet_without_gpus
 from benchmarks.launch.runner import SuiteRunner
 from benchmarks.launch.validation_exit import batches_of_all_ranks
 from smd_hooks.records.state import NOT_FINITE
@@ -91,6 +94,29 @@ def test_told_in_a_validation(
     assert len(validations(tmp_path / "cut")) == (0 if batches == 2 else 1)
     assert trained(tmp_path / "cut", train_cfg, resume=True) == whole
     assert validations(tmp_path / "cut") == validations(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("leave", [leave_together, dist.destroy_process_group])
+def test_no_thread_outlives_the_group(tmp_path: Path, leave: Callable[[], None]) -> None:
+    """Nor does one abort the process at its end; control: torch's function alone leaves some."""
+
+    def train(rank: int) -> None:
+        assert runner_of_two(tmp_path, ITERATIONS).train() is not None
+
+    def left(rank: int) -> int:
+        gc.disable()  # or it may come in time by chance
+        train(rank)
+        leave()
+        return gloo_threads()
+
+    threads = in_two_processes(left)
+    assert (threads == [0, 0]) if leave is leave_together else min(threads) > 0
+
+
+def gloo_threads() -> int:
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo" in name for name in names)
 
 
 def test_where_batches_are_uneven_nobody_waits_for_who_has_none_left() -> None:
