@@ -99,7 +99,7 @@ def test_told_in_a_validation(
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("leave", [leave_together, dist.destroy_process_group])
 def test_no_thread_outlives_the_group(tmp_path: Path, leave: Callable[[], None]) -> None:
-    """Nor does one abort the process at its end; control: torch's function alone leaves some."""
+    """One that did could abort its process; control: torch's function alone leaves some."""
 
     def train(rank: int) -> None:
         assert runner_of_two(tmp_path, ITERATIONS).train() is not None

@@ -7,6 +7,7 @@ import torch
 from mmengine.evaluator import Evaluator
 
 from benchmarks.pipelines.classification import TopKAccuracy
+from tests.measure.processes import on_two_processes
 
 # Rows by hand: the true class ranks first, second, third and last of six.
 LOGITS = torch.tensor(
@@ -71,21 +72,15 @@ def test_keys_survive_the_evaluator() -> None:
     assert set(evaluator.evaluate(4)) == {"accuracy/top1", "accuracy/top5", "val/loss"}
 
 
-def _evaluate_half(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
+def _evaluate_half(rank: int) -> dict[str, float]:
     metric = TopKAccuracy()
     # As MMEngine's sampler deals them out: rank r has images r, r + 2, …
     metric.process(None, samples(LOGITS[rank::2], LABELS[rank::2]))
-    result = metric.evaluate(size=3)
-    torch.save(result, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return metric.evaluate(size=3)
 
 
 @pytest.mark.slow
 def test_two_processes_report_the_same_without_the_padding(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_evaluate_half, args=(str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    first, second = on_two_processes(tmp_path, _evaluate_half)
     assert first == second
     assert first == pytest.approx(evaluate(TopKAccuracy(), LOGITS[:3], LABELS[:3]))
